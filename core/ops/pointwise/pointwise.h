@@ -1,0 +1,16 @@
+#pragma once
+
+#include "core/autograd/tape.h"
+
+namespace bireme {
+
+/// x + scale ∘ branch over rows [R, C]; scale [R] or undefined for 1. Result in the type of x.
+Var residual_add(Tape& tape, const Var& x, const Var& branch, const Tensor& scale = {});
+
+/// y = x + b for every row; x [R, C], b [C].
+Var add_bias(Tape& tape, const Var& x, Parameter& bias);
+
+/// x·Φ(x), exact.
+Var gelu(Tape& tape, const Var& x);
+
+}  // namespace bireme
