@@ -25,6 +25,8 @@ class [[nodiscard]] Owned {
 
   Handle get() const noexcept { return handle_; }
   explicit operator bool() const noexcept { return handle_ != Traits::null(); }
+  /// Gives the handle up without closing it, for the one place that closes it and checks the outcome.
+  [[nodiscard]] Handle release() noexcept { return std::exchange(handle_, Traits::null()); }
 
  private:
   Handle handle_ = Traits::null();
