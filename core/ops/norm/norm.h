@@ -4,8 +4,8 @@
 
 namespace bireme {
 
-/// Layer normalisation over the last dimension (Ba et al. 2016): y = (x - mean) · r · gain + bias, r = 1/√(variance + epsilon),
-/// biased variance in two passes, statistics in fp32 (fp64 for fp64).
+/// Layer normalisation over the last dimension (Ba et al. 2016): y = (x - mean) · r · gain + bias, r =
+/// 1/√(variance + epsilon), biased variance in two passes, statistics in fp32 (fp64 for fp64).
 /// @param x     [..., C], fp32, bf16 or fp64
 /// @param type  of y: the compute type; x may be the fp32 residual stream while y is bf16
 Var layer_norm(Tape& tape, const Var& x, Parameter& gain, Parameter& bias, float epsilon, DType type);
@@ -17,9 +17,10 @@ struct ResidualNorm {
 /// A block's residual addition and the next layer norm in one pass over memory, forward and backward.
 /// @param x       [R, C] residual stream, fp32 (or fp64)
 /// @param branch  [R, C], compute type
-/// @param scale   [R] fp32 (fp64), the stochastic-depth factor of each row's picture; an undefined tensor stands for 1
-ResidualNorm residual_layer_norm(Tape& tape, const Var& x, const Var& branch, const Tensor& scale, Parameter& gain,
-                                 Parameter& bias, float epsilon, DType type);
+/// @param scale   [R] fp32 (fp64), the stochastic-depth factor of each row's picture; an undefined tensor
+/// stands for 1
+ResidualNorm residual_layer_norm(Tape& tape, const Var& x, const Var& branch, const Tensor& scale,
+                                 Parameter& gain, Parameter& bias, float epsilon, DType type);
 
 /// u = x / max(‖x‖₂, 1e-12) for each row of [R, C].
 Var l2_normalize(Tape& tape, const Var& x);
@@ -33,12 +34,13 @@ Var weight_norm(Tape& tape, Parameter& direction, Parameter& magnitude, DType ty
 /// Sums a tensor in place over the ranks that share a batch. Empty: one process.
 using SumOverRanks = std::function<void(const Tensor&)>;
 
-/// Batch normalisation over the rows of [R, C] with the statistics of this call's batch, summed over ranks (Ioffe and Szegedy
-/// 2015): biased variance to normalise; running statistics move by `momentum` towards mean and unbiased variance.
+/// Batch normalisation over the rows of [R, C] with the statistics of this call's batch, summed over ranks
+/// (Ioffe and Szegedy 2015): biased variance to normalise; running statistics move by `momentum` towards mean
+/// and unbiased variance.
 struct BatchNormState {
   Tensor running_mean, running_variance;  // [C] fp32
 };
-Var batch_norm(Tape& tape, const Var& x, Parameter& gain, Parameter& bias, BatchNormState& state, const SumOverRanks& sum,
-               float epsilon = 1e-5f, float momentum = 0.1f);
+Var batch_norm(Tape& tape, const Var& x, Parameter& gain, Parameter& bias, BatchNormState& state,
+               const SumOverRanks& sum, float epsilon = 1e-5f, float momentum = 0.1f);
 
 }  // namespace bireme

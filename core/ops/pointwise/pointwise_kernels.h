@@ -4,10 +4,11 @@
 
 namespace bireme {
 
-/// to += from, element by element; types may differ.
+/// to += from, element by element; types may differ. Without `accumulate`: to = from.
 struct Add {
   const Tensor& from;
   const Tensor& to;
+  bool accumulate = true;
 };
 
 struct ResidualAddForward {

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <memory>
+
+#include "core/ops/backend.h"
+
+namespace bireme::cpu {
+
+// The kernels of each family for the widest instruction set of this CPU. `memory` is where they take scratch
+// space from; it must outlive them.
+std::unique_ptr<LinearKernels> make_linear(Memory& memory);
+std::unique_ptr<NormKernels> make_norm(Memory& memory);
+std::unique_ptr<AttentionKernels> make_attention(Memory& memory);
+std::unique_ptr<PointwiseKernels> make_pointwise(Memory& memory);
+std::unique_ptr<EmbeddingKernels> make_embedding(Memory& memory);
+std::unique_ptr<ConvolutionKernels> make_convolution(Memory& memory);
+std::unique_ptr<LossKernels> make_loss(Memory& memory);
+std::unique_ptr<UpdateKernels> make_update(Memory& memory);
+
+}  // namespace bireme::cpu

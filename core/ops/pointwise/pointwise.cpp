@@ -1,0 +1,45 @@
+#include "core/ops/pointwise/pointwise.h"
+
+#include "core/ops/pointwise/pointwise_kernels.h"
+
+namespace bireme {
+
+Var residual_add(Tape& tape, const Var& x, const Var& branch, const Tensor& scale) {
+  require_shape("residual_add: branch", branch.value(), x.shape());
+  if (scale) require_shape("residual_add: scale", scale, {x.value().rows()});
+  const PointwiseKernels& kernels = tape.backend().pointwise();
+  const Tensor y = tape.empty(x.shape(), x.dtype());
+  kernels.residual_add(ResidualAddForward{.x = x.value(), .branch = branch.value(), .scale = scale, .y = y});
+  const bool same = !scale && branch.dtype() == x.dtype();
+  return tape.record(
+      "residual_add", {x, branch}, y, [&kernels, x, branch, scale, same](const Tensor& dy, Gradients& into) {
+        if (same) {
+          into.give(branch, dy);
+        } else if (const Target dbranch = into[branch]) {
+          kernels.residual_add(ResidualAddBackward{.dy = dy, .scale = scale, .dbranch = dbranch});
+        }
+        into.give(x, dy);
+      });
+}
+
+Var add_bias(Tape& tape, const Var& x, Parameter& bias) {
+  require_shape("add_bias: bias", bias.value(), {x.value().channels()});
+  const PointwiseKernels& kernels = tape.backend().pointwise();
+  const Tensor y = tape.empty(x.shape(), x.dtype());
+  kernels.add_bias(AddBias{.x = x.value(), .bias = bias.value(), .y = y});
+  return tape.record("add_bias", {x, bias}, y, [&kernels, x, &bias](const Tensor& dy, Gradients& into) {
+    if (const Target dbias = into[bias]) kernels.add_bias(AddBiasBackward{.dy = dy, .dbias = dbias});
+    into.give(x, dy);
+  });
+}
+
+Var gelu(Tape& tape, const Var& x) {
+  const PointwiseKernels& kernels = tape.backend().pointwise();
+  const Tensor y = tape.empty(x.shape(), x.dtype());
+  kernels.gelu(GeluForward{.x = x.value(), .y = y});
+  return tape.record("gelu", {x}, y, [&kernels, x](const Tensor& dy, Gradients& into) {
+    kernels.gelu(GeluBackward{.dy = dy, .x = x.value(), .dx = into[x]});
+  });
+}
+
+}  // namespace bireme

@@ -1,0 +1,173 @@
+#include "tests/support/gradients.h"
+
+#include <gtest/gtest.h>
+#include <omp.h>
+#include <spdlog/fmt/fmt.h>
+
+#include <cmath>
+#include <string>
+
+#include "tests/support/expect.h"
+#include "tests/support/random_tensor.h"
+
+namespace bireme::test {
+
+namespace {
+
+/// The op's inputs and parameters in a type of its choice.
+class Instance {
+ public:
+  Instance(const Backend& backend, const OpCase& op, DType type) : backend_(backend), op_(op), type_(type) {
+    const DType master = type == DType::f64 ? DType::f64 : DType::f32;
+    for (const OpInput& input : op.inputs)
+      inputs_.push_back(convert(backend.memory(), input.value, input.is_residual ? master : type));
+    for (std::size_t i = 0; i < op.parameters.size(); ++i)
+      parameters_.add(
+          {.name = fmt::format("p{}", i), .shape = op.parameters[i].shape(), .initial = {}, .partition = {}});
+    parameters_.build(backend.memory(),
+                      {.master = master, .gradients = true, .bf16_copy = type == DType::bf16});
+    for (std::size_t i = 0; i < op.parameters.size(); ++i) copy(op.parameters[i], parameters_[i].value());
+    parameters_.refresh_bf16();
+  }
+
+  std::vector<Var> run(Tape& tape) {
+    leaves_.clear();
+    for (const Tensor& input : inputs_) leaves_.push_back(tape.leaf(clone(backend_.memory(), input)));
+    return op_.run(tape, leaves_, parameters_, type_);
+  }
+
+  const std::vector<Tensor>& inputs() const { return inputs_; }
+  const std::vector<Var>& leaves() const { return leaves_; }
+  ParameterSet& parameters() { return parameters_; }
+
+ private:
+  const Backend& backend_;
+  const OpCase& op_;
+  DType type_;
+  std::vector<Tensor> inputs_;
+  std::vector<Var> leaves_;
+  ParameterSet parameters_;
+};
+
+/// What output i is multiplied by. Multiples of 1/16, hence the same in every type.
+Tensor weights(const Shape& shape, std::size_t output) {
+  Tensor tensor = random_normal(shape, {.seed = 1000 + output});
+  for (double& w : tensor.values<double>()) w = std::round(16 * w) / 16;
+  return tensor;
+}
+
+double weighed(const std::vector<Var>& outputs) {
+  double total = 0;
+  const auto memory = make_host_memory();
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const Tensor y = convert(*memory, outputs[i].value(), DType::f64), w = weights(y.shape(), i);
+    for (std::int64_t j = 0; j < y.elements(); ++j) total += y.data<double>()[j] * w.data<double>()[j];
+  }
+  return total;
+}
+
+/// The same sum as a step on the tape.
+Var weigh(Tape& tape, const std::vector<Var>& outputs) {
+  const Tensor sum = tape.empty({}, DType::f64);
+  sum.data<double>()[0] = weighed(outputs);
+  return tape.record(
+      "weigh", {outputs.begin(), outputs.end()}, sum, [outputs, &tape](const Tensor&, Gradients& into) {
+        for (std::size_t i = 0; i < outputs.size(); ++i)
+          into.give(outputs[i],
+                    convert(tape.backend().memory(), weights(outputs[i].shape(), i), outputs[i].dtype()));
+      });
+}
+
+/// d(weighed sum) / d(entry), entry by entry.
+Tensor central_differences(const Backend& backend, Instance& instance, const Tensor& values, double step) {
+  const Tensor result(backend.memory(), values.shape(), DType::f64);
+  for (std::int64_t i = 0; i < values.elements(); ++i) {
+    double& x = values.data<double>()[i];
+    const double before = x;
+    double difference = 0;
+    for (const double sign : {1.0, -1.0}) {
+      x = before + sign * step;
+      Tape tape(backend, Tape::Mode::inference);
+      difference += sign * weighed(instance.run(tape));
+    }
+    x = before;
+    result.data<double>()[i] = difference / (2 * step);
+  }
+  return result;
+}
+
+void compare(const OpResult& actual, const OpResult& expected,
+             const std::function<void(const Tensor&, const Tensor&, const std::string&)>& expect) {
+  const auto all = [&expect](const std::string& what, const std::vector<Tensor>& a,
+                             const std::vector<Tensor>& e) {
+    ASSERT_EQ(a.size(), e.size());
+    for (std::size_t i = 0; i < e.size(); ++i) expect(a[i], e[i], what + " " + std::to_string(i));
+  };
+  all("output", actual.outputs, expected.outputs);
+  all("gradient of input", actual.input_gradients, expected.input_gradients);
+  all("gradient of parameter", actual.parameter_gradients, expected.parameter_gradients);
+}
+
+}  // namespace
+
+OpResult run_op(const Backend& backend, const OpCase& op, DType type) {
+  Instance instance(backend, op, type);
+  Tape tape(backend);
+  const std::vector<Var> outputs = instance.run(tape);
+  OpResult result;
+  for (const Var& output : outputs) result.outputs.push_back(clone(backend.memory(), output.value()));
+  instance.parameters().begin_gradients();
+  tape.backward(weigh(tape, outputs), &instance.parameters());
+  for (const Var& leaf : instance.leaves()) {
+    const Tensor gradient = tape.gradient(leaf);
+    EXPECT_TRUE(gradient.defined()) << "no gradient reached an input";
+    result.input_gradients.push_back(gradient ? clone(backend.memory(), gradient) : gradient);
+  }
+  for (std::size_t i = 0; i < instance.parameters().size(); ++i)
+    result.parameter_gradients.push_back(clone(backend.memory(), instance.parameters()[i].gradient()));
+  return result;
+}
+
+void expect_gradients(const Backend& backend, const OpCase& op, const GradientTolerance& tolerance) {
+  const OpResult result = run_op(backend, op, DType::f64);
+  Instance instance(backend, op, DType::f64);
+  const auto check = [&](const Tensor& values, const Tensor& gradient, const std::string& what) {
+    const Tensor expected = central_differences(backend, instance, values, tolerance.step);
+    expect_close(gradient, expected, tolerance.relative, tolerance.absolute, what);
+  };
+  for (std::size_t i = 0; i < result.input_gradients.size(); ++i)
+    check(instance.inputs()[i], result.input_gradients[i], "gradient of input " + std::to_string(i));
+  for (std::size_t i = 0; i < result.parameter_gradients.size(); ++i)
+    check(instance.parameters()[i].value(), result.parameter_gradients[i],
+          "gradient of parameter " + std::to_string(i));
+}
+
+void expect_agrees_with_double(const Backend& backend, const OpCase& op, DType type, double relative) {
+  OpCase rounded = op;
+  const DType master = type == DType::f64 ? DType::f64 : DType::f32;
+  const auto round = [&backend](Tensor& tensor, DType to) {
+    tensor = convert(backend.memory(), convert(backend.memory(), tensor, to), DType::f64);
+  };
+  for (OpInput& input : rounded.inputs) round(input.value, input.is_residual ? master : type);
+  for (Tensor& parameter : rounded.parameters) round(parameter, master);
+  compare(run_op(backend, rounded, type), run_op(backend, rounded, DType::f64),
+          [&](const Tensor& actual, const Tensor& expected, const std::string& what) {
+            expect_close(actual, expected, relative, 0, std::string(to_string(type)) + " " + what);
+          });
+}
+
+void expect_same_bits_on_any_number_of_threads(const Backend& backend, const OpCase& op, DType type) {
+  const int before = omp_get_max_threads();
+  omp_set_num_threads(1);
+  const OpResult alone = run_op(backend, op, type);
+  for (const int threads : {2, 5}) {
+    omp_set_num_threads(threads);
+    compare(run_op(backend, op, type), alone,
+            [&](const Tensor& actual, const Tensor& expected, const std::string& what) {
+              expect_identical(actual, expected, std::to_string(threads) + " threads: " + what);
+            });
+  }
+  omp_set_num_threads(before);
+}
+
+}  // namespace bireme::test
