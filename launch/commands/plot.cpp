@@ -1,0 +1,46 @@
+#include <spdlog/fmt/fmt.h>
+
+#include <nlohmann/json.hpp>
+
+#include "launch/commands.h"
+#include "launch/options.h"
+#include "launch/run_curves.h"
+
+namespace bireme {
+
+namespace {
+
+int run_plot_curves(Arguments arguments) {
+  Options options("bireme plot curves",
+                  "draws loss, k-NN accuracy, entropies, learning rate and speed of runs");
+  options.required_list("run", "DIR", "run folders to draw, together when there are several")
+      .required("output", "FILE", "picture to write: .png, .svg or .pdf")
+      .example("bireme plot curves --run runs/fashion --output curves.png")
+      .example("bireme plot curves --run runs/momentum_0.99 runs/momentum_0.996 --output compared.svg");
+  if (!options.parse(arguments)) return 0;
+
+  std::vector<RunCurves> runs;
+  for (const std::string& folder : options.texts("run")) runs.push_back(read_run(folder));
+  const Figure figure = curves_figure(runs);
+  draw(figure, options.path("output"));
+  if (options.json()) {
+    nlohmann::ordered_json result = {{"output", options.text("output")}, {"panels", nlohmann::json::array()}};
+    for (const Panel& panel : figure.panels) result["panels"].push_back(panel.title);
+    fmt::print("{}\n", result.dump());
+  } else {
+    fmt::print("wrote {} ({} panels)\n", options.text("output"), figure.panels.size());
+  }
+  return 0;
+}
+
+constexpr Command list[] = {
+    {"curves", "loss, k-NN accuracy, entropies, learning rate and speed over the steps", run_plot_curves},
+};
+
+}  // namespace
+
+int run_plot(Arguments arguments) {
+  return dispatch("bireme plot", "draws pictures of runs", list, arguments);
+}
+
+}  // namespace bireme

@@ -1,0 +1,131 @@
+#include "launch/configuration_check.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/base/error.h"
+#include "launch/configuration_keys.h"
+
+namespace bireme {
+
+void known_section(const std::string& section, const std::string& where) {
+  std::vector<std::string> sections;
+  for (const Key& key : key_table())
+    if (sections.empty() || sections.back() != key.section()) sections.emplace_back(key.section());
+  if (std::find(sections.begin(), sections.end(), section) != sections.end()) return;
+  const std::string nearest = nearest_name(section, sections);
+  throw Error(ErrorKind::usage, fmt::format("unknown section `[{}]`", section), where,
+              nearest.empty() ? fmt::format("choose one of {}", fmt::join(sections, ", "))
+                              : fmt::format("did you mean `[{}]`?", nearest));
+}
+
+namespace {
+
+/// Complains with both keys, both values, and the place that was given last.
+class Check {
+ public:
+  explicit Check(const Origins& origins) : origins_(origins) {}
+
+  void require(bool holds, const std::string& problem, const std::string& key, const std::string& other,
+               const std::string& remedy) const {
+    if (!holds) throw Error(ErrorKind::usage, problem, origins_.where(key, other), remedy);
+  }
+
+  void ordered(const std::string& low_key, double low, const std::string& high_key, double high) const {
+    require(low <= high, fmt::format("{} is {}, but {} is {}", low_key, low, high_key, high), low_key,
+            high_key, "make the first at most the second");
+  }
+
+  void at_least_a_patch(const std::string& key, std::int64_t size, std::int64_t patch) const {
+    require(size >= patch,
+            fmt::format("{} is {}, less than one patch (model.patch_size is {})", key, size, patch), key,
+            "model.patch_size", "make the crop larger or the patch smaller");
+  }
+
+ private:
+  const Origins& origins_;
+};
+
+std::string divisors(std::int64_t number, std::int64_t largest) {
+  std::vector<std::int64_t> all;
+  for (std::int64_t i = 1; i <= std::min(number, largest); ++i)
+    if (number % i == 0) all.push_back(i);
+  return fmt::format("{}", fmt::join(all, ", "));
+}
+
+}  // namespace
+
+void check_consistency(const Configuration& configuration, const Origins& origins) {
+  const Check check(origins);
+  const auto& [model, data, objective, optimizer, schedule, parallel, precision, run] = configuration;
+
+  check.require(
+      model.embed_dim % model.heads == 0,
+      fmt::format("model.embed_dim is {}, which {} heads do not divide", model.embed_dim, model.heads),
+      "model.embed_dim", "model.heads", "choose model.heads from " + divisors(model.embed_dim, 64));
+  check.require(model.heads % parallel.tensor == 0,
+                fmt::format("parallel.tensor is {}, which does not divide {} attention heads",
+                            parallel.tensor, model.heads),
+                "parallel.tensor", "model.heads", "choose parallel.tensor from " + divisors(model.heads, 64));
+  check.require(data.batch_size % parallel.accumulate == 0,
+                fmt::format("parallel.accumulate is {}, which does not divide data.batch_size {}",
+                            parallel.accumulate, data.batch_size),
+                "parallel.accumulate", "data.batch_size",
+                "choose parallel.accumulate from " + divisors(data.batch_size, 64));
+  check.at_least_a_patch("model.image_size", model.image_size, model.patch_size);
+  check.at_least_a_patch("data.global_size", data.global_size, model.patch_size);
+  if (data.local_crops > 0) check.at_least_a_patch("data.local_size", data.local_size, model.patch_size);
+
+  check.ordered("data.global_scale_min", data.global_scale_min, "data.global_scale_max",
+                data.global_scale_max);
+  check.ordered("data.local_scale_min", data.local_scale_min, "data.local_scale_max", data.local_scale_max);
+  check.ordered("data.blur_radius_min", data.blur_radius_min, "data.blur_radius_max", data.blur_radius_max);
+  check.ordered("optimizer.minimum_learning_rate", optimizer.minimum_learning_rate, "optimizer.learning_rate",
+                optimizer.learning_rate);
+  check.require(
+      data.mean.size() == data.std.size(),
+      fmt::format("data.mean has {} entries, but data.std has {}", data.mean.size(), data.std.size()),
+      "data.mean", "data.std", "give one entry a channel to both, or to neither");
+  check.require(
+      data.mean.empty() || std::ssize(data.mean) == model.channels,
+      fmt::format("data.mean has {} entries, but model.channels is {}", data.mean.size(), model.channels),
+      "data.mean", "model.channels", "give one entry a channel");
+  check.require(data.evaluation_train.empty() == data.evaluation_test.empty(),
+                "only one of data.evaluation_train and data.evaluation_test is given",
+                "data.evaluation_train", "data.evaluation_test", "give both, or neither");
+  check.require(run.steps > 0 || run.epochs > 0, "run.steps and run.epochs are both 0", "run.steps",
+                "run.epochs", "say how long to train with one of them");
+}
+
+std::vector<std::string> configuration_warnings(const Configuration& configuration) {
+  std::vector<std::string> warnings;
+  const auto& [model, data, objective, optimizer, schedule, parallel, precision, run] = configuration;
+  const auto warn_of_remainder = [&](const char* key, std::int64_t size) {
+    if (size % model.patch_size != 0)
+      warnings.push_back(
+          fmt::format("{} {} is not a multiple of the patch size {}: the last {} rows and columns of each "
+                      "crop are ignored",
+                      key, size, model.patch_size, size % model.patch_size));
+  };
+  warn_of_remainder("data.global_size", data.global_size);
+  if (data.local_crops > 0) warn_of_remainder("data.local_size", data.local_size);
+  if (run.epochs == 0) {
+    if (schedule.warmup_steps >= run.steps)
+      warnings.push_back(fmt::format(
+          "schedule.warmup_steps {} is not shorter than run.steps {}: the learning rate never reaches {}",
+          schedule.warmup_steps, run.steps, optimizer.learning_rate));
+    if (objective.freeze_last_layer_steps >= run.steps)
+      warnings.push_back(fmt::format(
+          "objective.freeze_last_layer_steps {} is not shorter than run.steps {}: the prototypes never train",
+          objective.freeze_last_layer_steps, run.steps));
+  }
+  if (run.evaluate_every > 0 && data.evaluation_train.empty())
+    warnings.emplace_back(
+        "no k-NN during training: data.evaluation_train and data.evaluation_test are not given");
+  return warnings;
+}
+
+}  // namespace bireme

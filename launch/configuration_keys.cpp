@@ -1,0 +1,274 @@
+#include "launch/configuration_keys.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+
+namespace bireme {
+
+namespace {
+
+template <auto Section, auto Member>
+Place place_of(Configuration& configuration) {
+  return &((configuration.*Section).*Member);
+}
+using C = Configuration;
+template <auto Member>
+constexpr auto model = place_of<&C::model, Member>;
+template <auto Member>
+constexpr auto data = place_of<&C::data, Member>;
+template <auto Member>
+constexpr auto objective = place_of<&C::objective, Member>;
+template <auto Member>
+constexpr auto optimizer = place_of<&C::optimizer, Member>;
+template <auto Member>
+constexpr auto schedule = place_of<&C::schedule, Member>;
+template <auto Member>
+constexpr auto parallel = place_of<&C::parallel, Member>;
+template <auto Member>
+constexpr auto precision = place_of<&C::precision, Member>;
+template <auto Member>
+constexpr auto run = place_of<&C::run, Member>;
+
+using Model = C::Model;
+using Data = C::Data;
+using Objective = C::Objective;
+using Optimizer = C::Optimizer;
+using Schedule = C::Schedule;
+using Parallel = C::Parallel;
+using Precision = C::Precision;
+using Run = C::Run;
+
+constexpr Effect mathematics = Effect::mathematics;
+constexpr Effect execution = Effect::execution;
+
+Allowed anything() { return {}; }
+Allowed at_least(double low) { return {.low = low, .words = {}}; }
+Allowed above(double low) { return {.low = low, .low_is_open = true, .words = {}}; }
+Allowed between(double low, double high) { return {.low = low, .high = high, .words = {}}; }
+/// 0 belongs to it, 1 does not: averages that would never move.
+Allowed below_one() { return {.low = 0, .high = 1, .high_is_open = true, .words = {}}; }
+Allowed share() { return {.low = 0, .high = 1, .low_is_open = true, .words = {}}; }
+Allowed one_of(std::vector<std::string> words) { return {.words = std::move(words)}; }
+
+std::vector<Key> make_table() {
+  const Allowed probability = between(0, 1);
+  return {
+      {"model.type", model<&Model::type>, one_of({"vit"}), mathematics, "",
+       "Kind of network: a vision transformer."},
+      {"model.size", model<&Model::size>, one_of({"custom", "tiny", "small", "base"}), mathematics, "",
+       "Shorthand that sets embed_dim, depth and heads where they are not given: tiny 192/12/3, small "
+       "384/12/6, base 768/12/12."},
+      {"model.init", model<&Model::init>, anything(), execution, "",
+       "Checkpoint, run or Hugging Face folder to take the first weights from; empty for random ones."},
+      {"model.embed_dim", model<&Model::embed_dim>, between(1, 65536), mathematics, "channels",
+       "Width of the token vectors; a multiple of heads."},
+      {"model.depth", model<&Model::depth>, between(1, 1000), mathematics, "blocks",
+       "Number of transformer blocks."},
+      {"model.heads", model<&Model::heads>, between(1, 1024), mathematics, "",
+       "Attention heads of each block."},
+      {"model.patch_size", model<&Model::patch_size>, between(1, 1024), mathematics, "pixels",
+       "Side of the square patch that becomes one token."},
+      {"model.image_size", model<&Model::image_size>, between(1, 16384), mathematics, "pixels",
+       "Side of the picture whose patch grid the position embedding has."},
+      {"model.channels", model<&Model::channels>, between(1, 64), mathematics, "",
+       "Channels of the pictures: 1 for grey, 3 for colour."},
+      {"model.mlp_ratio", model<&Model::mlp_ratio>, above(0), mathematics, "",
+       "Width of the hidden layer of each block, in multiples of embed_dim."},
+      {"model.drop_path", model<&Model::drop_path>, below_one(), mathematics, "",
+       "Rate at which the student skips the last block's branches (stochastic depth), rising linearly from 0 "
+       "at the first block."},
+      {"model.init_std", model<&Model::init_std>, at_least(0), mathematics, "",
+       "Standard deviation of the first weights; 0 is Xavier-uniform, better below about 384 channels."},
+      {"model.head_layers", model<&Model::head_layers>, between(1, 16), mathematics, "",
+       "Linear layers of the projection head, the one into the bottleneck included."},
+      {"model.head_hidden", model<&Model::head_hidden>, between(1, 1048576), mathematics, "channels",
+       "Width of the projection head's hidden layers."},
+      {"model.head_bottleneck", model<&Model::head_bottleneck>, between(1, 65536), mathematics, "channels",
+       "Width of the normalised vector that is compared with the prototypes."},
+      {"model.prototypes", model<&Model::prototypes>, between(2, 16777216), mathematics, "",
+       "Outputs of the head: prototypes that pictures are assigned to (K of the paper)."},
+      {"model.norm_last_layer", model<&Model::norm_last_layer>, anything(), mathematics, "",
+       "Keep all prototypes at unit length (stable); false trains their lengths too."},
+      {"model.head_batch_norm", model<&Model::head_batch_norm>, anything(), mathematics, "",
+       "Batch normalisation in the hidden layers of the head."},
+
+      {"data.path", data<&Data::path>, anything(), execution, "",
+       "Dataset to train on, a folder written by `bireme prepare`."},
+      {"data.evaluation_train", data<&Data::evaluation_train>, anything(), execution, "",
+       "Labelled dataset whose features are the neighbours of the k-NN during training; empty for none."},
+      {"data.evaluation_test", data<&Data::evaluation_test>, anything(), execution, "",
+       "Labelled dataset that the k-NN during training classifies; empty for none."},
+      {"data.batch_size", data<&Data::batch_size>, between(1, 16777216), mathematics, "records",
+       "Records of one optimiser step, over all ranks and accumulated parts."},
+      {"data.order", data<&Data::order>, one_of({"shuffled", "sequential"}), mathematics, "",
+       "Order of the records within an epoch."},
+      {"data.workers", data<&Data::workers>, between(0, 1024), execution, "threads",
+       "Threads of each rank that decode and augment ahead; 0 chooses by the number of cores."},
+      {"data.sequence_length", data<&Data::sequence_length>, between(0, 16777216), mathematics, "tokens",
+       "Length of training sequences; pictures have none."},
+      {"data.global_size", data<&Data::global_size>, between(1, 16384), mathematics, "pixels",
+       "Side of the two global crops."},
+      {"data.local_size", data<&Data::local_size>, between(1, 16384), mathematics, "pixels",
+       "Side of the local crops."},
+      {"data.local_crops", data<&Data::local_crops>, between(0, 64), mathematics, "crops",
+       "Local crops of each picture; 0 trains on the two globals alone."},
+      {"data.global_scale_min", data<&Data::global_scale_min>, share(), mathematics, "of the area",
+       "Smallest part of the picture that a global crop shows."},
+      {"data.global_scale_max", data<&Data::global_scale_max>, share(), mathematics, "of the area",
+       "Largest part of the picture that a global crop shows."},
+      {"data.local_scale_min", data<&Data::local_scale_min>, share(), mathematics, "of the area",
+       "Smallest part of the picture that a local crop shows."},
+      {"data.local_scale_max", data<&Data::local_scale_max>, share(), mathematics, "of the area",
+       "Largest part of the picture that a local crop shows."},
+      {"data.flip_probability", data<&Data::flip_probability>, probability, mathematics, "",
+       "Probability that a crop is mirrored left to right."},
+      {"data.jitter_probability", data<&Data::jitter_probability>, probability, mathematics, "",
+       "Probability that a crop's colours are changed by the next four keys, in random order."},
+      {"data.brightness", data<&Data::brightness>, at_least(0), mathematics, "",
+       "Brightness is multiplied by a factor of 1 - value to 1 + value."},
+      {"data.contrast", data<&Data::contrast>, at_least(0), mathematics, "",
+       "Contrast is multiplied by a factor of 1 - value to 1 + value."},
+      {"data.saturation", data<&Data::saturation>, at_least(0), mathematics, "",
+       "Saturation is multiplied by a factor of 1 - value to 1 + value; colour pictures only."},
+      {"data.hue", data<&Data::hue>, between(0, 0.5), mathematics, "turns",
+       "Hue is turned by -value to value; colour pictures only."},
+      {"data.greyscale_probability", data<&Data::greyscale_probability>, probability, mathematics, "",
+       "Probability that a crop loses its colour; colour pictures only."},
+      {"data.blur_probability_global1", data<&Data::blur_probability_global1>, probability, mathematics, "",
+       "Probability of Gaussian blur on the first global crop."},
+      {"data.blur_probability_global2", data<&Data::blur_probability_global2>, probability, mathematics, "",
+       "Probability of Gaussian blur on the second global crop."},
+      {"data.blur_probability_local", data<&Data::blur_probability_local>, probability, mathematics, "",
+       "Probability of Gaussian blur on each local crop."},
+      {"data.blur_radius_min", data<&Data::blur_radius_min>, at_least(0), mathematics, "pixels",
+       "Smallest standard deviation of the blur."},
+      {"data.blur_radius_max", data<&Data::blur_radius_max>, at_least(0), mathematics, "pixels",
+       "Largest standard deviation of the blur."},
+      {"data.solarize_probability", data<&Data::solarize_probability>, probability, mathematics, "",
+       "Probability that the second global crop has its bright pixels inverted."},
+      {"data.mean", data<&Data::mean>, anything(), mathematics, "of full scale",
+       "Mean of each channel, taken off the pixels; empty for the dataset's own."},
+      {"data.std", data<&Data::std>, above(0), mathematics, "of full scale",
+       "Standard deviation of each channel, divided out of the pixels; empty for the dataset's own."},
+
+      {"objective.type", objective<&Objective::type>, one_of({"dino"}), mathematics, "",
+       "What is learnt: self-distillation without labels (DINO)."},
+      {"objective.student_temperature", objective<&Objective::student_temperature>, above(0), mathematics, "",
+       "Temperature of the student's softmax."},
+      {"objective.teacher_temperature_start", objective<&Objective::teacher_temperature_start>, above(0),
+       mathematics, "", "Temperature of the teacher's softmax at the first step; lower is sharper."},
+      {"objective.teacher_temperature", objective<&Objective::teacher_temperature>, above(0), mathematics, "",
+       "Temperature of the teacher's softmax after its warm-up."},
+      {"objective.teacher_temperature_warmup_steps", objective<&Objective::teacher_temperature_warmup_steps>,
+       at_least(0), mathematics, "steps",
+       "Steps in which the teacher's temperature goes from its start to its final value."},
+      {"objective.teacher_momentum", objective<&Objective::teacher_momentum>, between(0, 1), mathematics, "",
+       "Share of the teacher's weights that a step keeps, at the first step; short runs want 0.99, long ones "
+       "0.996."},
+      {"objective.teacher_momentum_end", objective<&Objective::teacher_momentum_end>, between(0, 1),
+       mathematics, "", "The same at the last step, reached along a cosine."},
+      {"objective.center_momentum", objective<&Objective::center_momentum>, below_one(), mathematics, "",
+       "Share of the teacher outputs' running mean that a step keeps."},
+      {"objective.freeze_last_layer_steps", objective<&Objective::freeze_last_layer_steps>, at_least(0),
+       mathematics, "steps", "Steps at the start in which the prototypes do not train."},
+
+      {"optimizer.learning_rate", optimizer<&Optimizer::learning_rate>, at_least(0), mathematics, "",
+       "Learning rate after warm-up, for the batch size as it is (no scaling rule is applied)."},
+      {"optimizer.minimum_learning_rate", optimizer<&Optimizer::minimum_learning_rate>, at_least(0),
+       mathematics, "", "Learning rate that the schedule ends at."},
+      {"optimizer.weight_decay", optimizer<&Optimizer::weight_decay>, at_least(0), mathematics, "",
+       "Weight decay at the first step, decoupled; biases and norm weights have none."},
+      {"optimizer.weight_decay_end", optimizer<&Optimizer::weight_decay_end>, at_least(0), mathematics, "",
+       "Weight decay at the last step, reached along a cosine."},
+      {"optimizer.beta1", optimizer<&Optimizer::beta1>, below_one(), mathematics, "",
+       "Share of the gradient's running mean that a step keeps (AdamW)."},
+      {"optimizer.beta2", optimizer<&Optimizer::beta2>, below_one(), mathematics, "",
+       "Share of the squared gradient's running mean that a step keeps (AdamW)."},
+      {"optimizer.epsilon", optimizer<&Optimizer::epsilon>, above(0), mathematics, "",
+       "Added to the root of the squared gradient's mean (AdamW)."},
+      {"optimizer.clip_norm", optimizer<&Optimizer::clip_norm>, at_least(0), mathematics, "",
+       "Largest norm that a gradient keeps; 0 does not clip."},
+      {"optimizer.clip_type", optimizer<&Optimizer::clip_type>, one_of({"parameter", "global"}), mathematics,
+       "", "Whether clip_norm applies to each parameter tensor or to all together."},
+
+      {"schedule.type", schedule<&Schedule::type>, one_of({"cosine", "linear", "constant"}), mathematics, "",
+       "Course of the learning rate after warm-up."},
+      {"schedule.warmup_steps", schedule<&Schedule::warmup_steps>, at_least(0), mathematics, "steps",
+       "Steps in which the learning rate rises linearly from 0."},
+
+      {"parallel.tensor", parallel<&Parallel::tensor>, between(1, 1024), execution, "ranks",
+       "Ranks that share each layer's weights (tensor parallelism)."},
+      {"parallel.zero", parallel<&Parallel::zero>, between(0, 1), execution, "",
+       "1 spreads the optimiser's state over the data-parallel ranks (ZeRO-1)."},
+      {"parallel.accumulate", parallel<&Parallel::accumulate>, between(1, 65536), execution, "parts",
+       "Parts in which each rank works through its share of a batch, to save memory; the result stays the "
+       "same."},
+      {"parallel.bucket_bytes", parallel<&Parallel::bucket_bytes>, between(1024, 1e12), execution, "bytes",
+       "Gradients that are sent together while backward goes on."},
+
+      {"precision.type", precision<&Precision::type>, one_of({"fp32", "bf16"}), mathematics, "",
+       "Number format of matrix products; weights, sums and statistics stay in fp32."},
+      {"precision.recompute", precision<&Precision::recompute>, anything(), execution, "",
+       "Rebuild each block's activations in backward instead of keeping them: less memory, a third more "
+       "work."},
+
+      {"run.steps", run<&Run::steps>, at_least(0), mathematics, "steps",
+       "Optimiser steps of the whole run; schedules span them."},
+      {"run.epochs", run<&Run::epochs>, at_least(0), mathematics, "epochs",
+       "Length of the run in passes over the dataset, instead of run.steps; 0 uses run.steps."},
+      {"run.seed", run<&Run::seed>, at_least(0), mathematics, "", "Seed of every random number."},
+      {"run.log_every", run<&Run::log_every>, at_least(1), execution, "steps",
+       "Steps between two lines of metrics."},
+      {"run.checkpoint_every", run<&Run::checkpoint_every>, at_least(0), execution, "steps",
+       "Steps between two checkpoints; 0 writes one at the end only."},
+      {"run.keep_checkpoints", run<&Run::keep_checkpoints>, at_least(1), execution, "",
+       "Newest checkpoints that stay on disk."},
+      {"run.evaluate_every", run<&Run::evaluate_every>, at_least(0), execution, "steps",
+       "Steps between two k-NN evaluations; 0 makes none."},
+      {"run.device", run<&Run::device>, one_of({"auto", "cpu", "cuda"}), execution, "",
+       "Where to compute; auto takes a GPU when there is one."},
+      {"run.threads", run<&Run::threads>, between(0, 4096), execution, "threads",
+       "Compute threads of each rank; 0 takes OMP_NUM_THREADS, or the cores that the rank may use."},
+      {"run.max_skipped_steps", run<&Run::max_skipped_steps>, at_least(0), execution, "steps",
+       "Steps in a row with a loss or gradient that is not finite which are skipped before the run stops."},
+      {"run.timeout_seconds", run<&Run::timeout_seconds>, above(0), execution, "seconds",
+       "Time after which a collective operation that has not finished ends the run."},
+      {"run.profile", run<&Run::profile>, anything(), execution, "",
+       "Measure time, bytes and work of each operation."},
+  };
+}
+
+}  // namespace
+
+const std::vector<Key>& key_table() {
+  static const std::vector<Key> table = make_table();
+  return table;
+}
+
+const Key* find_key(std::string_view name) {
+  const auto& table = key_table();
+  const auto found =
+      std::find_if(table.begin(), table.end(), [&](const Key& key) { return key.name == name; });
+  return found == table.end() ? nullptr : &*found;
+}
+
+ConstantPlace Key::value_in(const Configuration& configuration) const {
+  // The table's one accessor per key hands out writable places; this one is only read through.
+  return std::visit([](auto* value) -> ConstantPlace { return value; },
+                    place(const_cast<Configuration&>(configuration)));
+}
+
+std::string Allowed::text() const {
+  if (!words.empty()) return fmt::format("one of {}", fmt::join(words, ", "));
+  const bool has_low = low != -std::numeric_limits<double>::infinity();
+  const bool has_high = high != std::numeric_limits<double>::infinity();
+  if (has_low && has_high) {
+    const std::string from = low_is_open ? fmt::format("above {}", low) : fmt::format("{}", low);
+    return high_is_open ? fmt::format("{} to below {}", from, high) : fmt::format("{} to {}", from, high);
+  }
+  if (has_low) return low_is_open ? fmt::format("above {}", low) : fmt::format("at least {}", low);
+  return "";
+}
+
+}  // namespace bireme

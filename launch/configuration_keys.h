@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "launch/configuration.h"
+
+namespace bireme {
+
+/// Where a key's value lives in a Configuration; the alternative is its type.
+using Place = std::variant<std::string*, std::int64_t*, double*, bool*, std::vector<double>*>;
+using ConstantPlace = std::variant<const std::string*, const std::int64_t*, const double*, const bool*,
+                                   const std::vector<double>*>;
+
+/// Values that a key accepts: a range of numbers (of each entry, for lists) or a few words.
+struct Allowed {
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool low_is_open = false, high_is_open = false;
+  std::vector<std::string> words;
+
+  bool contains(double value) const {
+    return (low_is_open ? value > low : value >= low) && (high_is_open ? value < high : value <= high);
+  }
+  /// "0 to 1", "at least 1", "above 0", "one of a, b", or empty.
+  std::string text() const;
+};
+
+/// Whether a value changes what is computed, or only how fast, where, and what is reported.
+enum class Effect { mathematics, execution };
+
+/// One row of the option table: the only place that knows a key.
+struct Key {
+  std::string_view name;  ///< "section.key"
+  Place (*place)(Configuration&);
+  Allowed allowed;
+  Effect effect;
+  std::string_view unit;  ///< empty for pure numbers, words and switches
+  std::string_view help;  ///< one sentence
+
+  ConstantPlace value_in(const Configuration& configuration) const;
+  std::string_view section() const { return name.substr(0, name.find('.')); }
+  std::string_view short_name() const { return name.substr(name.find('.') + 1); }
+};
+
+const std::vector<Key>& key_table();
+const Key* find_key(std::string_view name);
+
+/// "integer", "number", "text", "true or false", "list of numbers".
+std::string_view type_name(const ConstantPlace& value);
+/// The value as TOML.
+std::string value_text(const ConstantPlace& value);
+
+}  // namespace bireme
