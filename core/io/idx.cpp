@@ -1,0 +1,96 @@
+#include <spdlog/fmt/fmt.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "core/io/archive.h"
+
+namespace bireme {
+
+namespace {
+
+struct GzipTraits {
+  using Handle = gzFile;
+  static Handle null() noexcept { return nullptr; }
+  static void close(Handle file) noexcept { gzclose_r(file); }
+};
+
+/// A file that zlib unpacks on the way when it is gzip, and passes through when it is not.
+class GzipFile {
+ public:
+  explicit GzipFile(const std::filesystem::path& path) : path_(path), file_(gzopen(path.c_str(), "rb")) {
+    if (!file_) fail("cannot open it");
+    gzbuffer(file_.get(), 1 << 18);
+  }
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(ErrorKind::data, what, path_.string(), "check that it is the right file, and copy it again");
+  }
+
+  /// As many bytes as there are, up to `count`.
+  std::size_t read(std::uint8_t* into, std::size_t count) {
+    std::size_t done = 0;
+    while (done < count) {
+      const auto piece = static_cast<unsigned>(std::min<std::size_t>(count - done, 1 << 30));
+      const int got = gzread(file_.get(), into + done, piece);
+      if (got < 0) fail_unpacking();
+      if (got == 0) break;
+      done += static_cast<std::size_t>(got);
+    }
+    // A torn gzip stream reads as a short one; only the error state tells.
+    int status = Z_OK;
+    gzerror(file_.get(), &status);
+    if (status != Z_OK && status != Z_STREAM_END) fail_unpacking();
+    return done;
+  }
+
+ private:
+  [[noreturn]] void fail_unpacking() const {
+    int status = Z_OK;
+    fail(fmt::format("does not unpack ({})", gzerror(file_.get(), &status)));
+  }
+
+  std::filesystem::path path_;
+  Owned<GzipTraits> file_;
+};
+
+constexpr std::int64_t kMaxExpansion = 1100;  // deflate cannot expand more than 1032 : 1
+
+}  // namespace
+
+bool is_idx(const std::filesystem::path& path) {
+  std::array<std::uint8_t, 4> magic{};
+  return GzipFile(path).read(magic.data(), 4) == 4 && magic[0] == 0 && magic[1] == 0 && magic[2] == 8 &&
+         magic[3] >= 1 && magic[3] <= Shape::kMaxRank;
+}
+
+IdxArray read_idx(const std::filesystem::path& path) {
+  GzipFile file(path);
+  std::array<std::uint8_t, 4> magic{};
+  if (file.read(magic.data(), 4) != 4 || magic[0] != 0 || magic[1] != 0) file.fail("is not an IDX file");
+  if (magic[2] != 8) file.fail(fmt::format("holds entries of type {:#04x}, not unsigned bytes", magic[2]));
+  if (magic[3] < 1 || magic[3] > Shape::kMaxRank) file.fail(fmt::format("declares {} dimensions", magic[3]));
+
+  IdxArray array;
+  std::int64_t expected = 1;
+  const std::int64_t longest = static_cast<std::int64_t>(std::filesystem::file_size(path)) * kMaxExpansion;
+  for (int i = 0; i < magic[3]; ++i) {
+    std::array<std::uint8_t, 4> size{};
+    if (file.read(size.data(), 4) != 4) file.fail("ends inside its header");
+    array.shape.push_back(std::int64_t{size[0]} << 24 | size[1] << 16 | size[2] << 8 | size[3]);
+    if (__builtin_mul_overflow(expected, array.shape.back(), &expected))
+      expected = std::numeric_limits<std::int64_t>::max();
+  }
+  if (expected > longest)
+    file.fail(fmt::format("declares {} entries, more than its length can hold", to_string(array.shape)));
+  array.bytes.resize(static_cast<std::size_t>(expected));
+  const std::size_t got = file.read(array.bytes.data(), array.bytes.size());
+  std::uint8_t surplus;
+  if (got < array.bytes.size()) file.fail(fmt::format("declares {} entries but holds {}", expected, got));
+  if (file.read(&surplus, 1) != 0) file.fail(fmt::format("declares {} entries but holds more", expected));
+  return array;
+}
+
+}  // namespace bireme
