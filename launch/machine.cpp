@@ -14,7 +14,7 @@
 #include <cpuid.h>
 #endif
 
-#include "launch/numbers.h"
+#include "core/cpu/features.h"
 
 namespace bireme {
 
@@ -76,8 +76,7 @@ Machine this_machine() {
   machine.cpu_model = kernel_value("/proc/cpuinfo", "model name");
   if (machine.cpu_model.empty()) machine.cpu_model = "unknown";
   machine.instructions = find_instructions();
-  machine.has_fast_bf16 = std::any_of(machine.instructions.begin(), machine.instructions.end(),
-                                      [](const std::string& name) { return name.ends_with("_bf16"); });
+  machine.has_fast_bf16 = cpu::has_bf16_instructions();
   machine.cores_online = sysconf(_SC_NPROCESSORS_ONLN);
   machine.affinity = find_affinity();
   machine.threads = omp_get_max_threads();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/base/files.h"
+#include "core/cpu/features.h"
 #include "core/cuda/devices.h"
 #include "distributed/mpi_library.h"
 #include "launch/commands.h"
@@ -31,10 +32,12 @@ Finding cpu(const Machine& machine) {
 }
 
 Finding instructions(const Machine& machine) {
+  const auto supported = cpu::supported_instruction_sets();
+  const std::string used = supported.empty() ? "none" : cpu::to_string(supported.back());
   return {"vector instructions",
-          !machine.instructions.empty(),
-          fmt::format("{}", fmt::join(machine.instructions, " ")),
-          {{"found", machine.instructions}}};
+          !supported.empty(),
+          fmt::format("kernels use {}; found {}", used, fmt::join(machine.instructions, " ")),
+          {{"kernels", used}, {"found", machine.instructions}}};
 }
 
 Finding bf16(const Machine& machine) {
