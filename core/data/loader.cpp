@@ -279,7 +279,7 @@ ImageLoader::ImageLoader(const LoaderOptions& options, const MultiCropOptions& c
   require_divisible_batch(sampler.batch_size(), options.accumulate, options.data_size);
   if (options.workers < 1 || options.parts_ahead < 1)
     throw Error(ErrorKind::usage,
-                fmt::format("{} loader threads and {} batches ahead", options.workers, options.parts_ahead),
+                fmt::format("data.workers is {}, with {} parts ahead", options.workers, options.parts_ahead),
                 "section [data]", "choose at least 1 of each");
   Normalization check(crops.mean, crops.std);  // throws here rather than in a worker
   implementation_ =

@@ -33,7 +33,7 @@ void check_probability(const char* key, double value) {
 
 void check_area(const char* key, const AreaRange& area) {
   require(area.low > 0 && area.low <= area.high && area.high <= 1,
-          fmt::format("{} is {} ... {}", key, area.low, area.high),
+          fmt::format("{}_min and _max are {} and {}", key, area.low, area.high),
           "choose shares of the picture's area, 0 < low <= high <= 1");
 }
 
@@ -60,7 +60,7 @@ ColorJitter draw_jitter(const MultiCropOptions& options, RandomStream& random) {
 }  // namespace
 
 void validate(const MultiCropOptions& options, int width, int height, int channels) {
-  require(options.global_crops >= 1, fmt::format("data.global_crops is {}", options.global_crops),
+  require(options.global_crops >= 1, fmt::format("the number of global crops is {}", options.global_crops),
           "choose at least 1: the teacher sees the global crops");
   require(options.local_crops >= 0, fmt::format("data.local_crops is {}", options.local_crops),
           "choose 0 or more");
@@ -68,23 +68,23 @@ void validate(const MultiCropOptions& options, int width, int height, int channe
   if (options.local_crops > 0) check_side("data.local_size", options.local_size, width, height);
   check_area("data.global_scale", options.global_scale);
   check_area("data.local_scale", options.local_scale);
-  for (const auto& [key, value] : {std::pair{"data.flip", options.flip},
-                                   {"data.jitter", options.jitter},
-                                   {"data.greyscale", options.greyscale},
-                                   {"data.blur (first global crop)", options.blur_first_global},
-                                   {"data.blur (other global crops)", options.blur_other_globals},
-                                   {"data.blur (local crops)", options.blur_locals},
-                                   {"data.solarize", options.solarize}})
+  for (const auto& [key, value] : {std::pair{"data.flip_probability", options.flip},
+                                   {"data.jitter_probability", options.jitter},
+                                   {"data.greyscale_probability", options.greyscale},
+                                   {"data.blur_probability_global1", options.blur_first_global},
+                                   {"data.blur_probability_global2", options.blur_other_globals},
+                                   {"data.blur_probability_local", options.blur_locals},
+                                   {"data.solarize_probability", options.solarize}})
     check_probability(key, value);
   check_strength("data.brightness", options.brightness, 10);
   check_strength("data.contrast", options.contrast, 10);
   check_strength("data.saturation", options.saturation, 10);
   check_strength("data.hue", options.hue, 0.5);
-  require(
-      options.blur_lowest_radius >= 0 && options.blur_lowest_radius <= options.blur_highest_radius &&
-          options.blur_highest_radius <= 1000,
-      fmt::format("the blur radius is {} ... {}", options.blur_lowest_radius, options.blur_highest_radius),
-      "choose 0 <= lowest <= highest <= 1000 pixels");
+  require(options.blur_lowest_radius >= 0 && options.blur_lowest_radius <= options.blur_highest_radius &&
+              options.blur_highest_radius <= 1000,
+          fmt::format("data.blur_radius_min and _max are {} and {}", options.blur_lowest_radius,
+                      options.blur_highest_radius),
+          "choose 0 <= lowest <= highest <= 1000 pixels");
   require(
       options.mean.size() == static_cast<std::size_t>(channels) && options.std.size() == options.mean.size(),
       fmt::format("data.mean has {} and data.std {} entries, but the pictures have {} channels",

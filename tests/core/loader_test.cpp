@@ -220,7 +220,7 @@ TEST(Loader, RefusesABatchThatDoesNotDivideAndListsWhatDoes) {
       mentions(error_of(ErrorKind::usage, [&] { make({.data_size = 31}); }), {"choose data.batch_size 31"}));
   EXPECT_TRUE(
       mentions(error_of(ErrorKind::usage, [&] { make({.accumulate = 0}); }), {"parallel.accumulate is 0"}));
-  EXPECT_TRUE(mentions(error_of(ErrorKind::usage, [&] { make({.workers = 0}); }), {"0 loader threads"}));
+  EXPECT_TRUE(mentions(error_of(ErrorKind::usage, [&] { make({.workers = 0}); }), {"data.workers is 0"}));
 }
 
 // Twenty pictures are queued at 50 ms each; to leave takes the one in hand. Two seconds leave room for a busy

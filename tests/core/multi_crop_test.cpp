@@ -157,15 +157,15 @@ TEST(MultiCrop, RefusesOptionsThatMeanNothing) {
     EXPECT_TRUE(
         test::mentions(test::error_of(ErrorKind::usage, [&] { validate(options, 32, 32, 3); }), parts));
   };
-  refused([](auto& o) { o.global_crops = 0; }, {"data.global_crops is 0"});
+  refused([](auto& o) { o.global_crops = 0; }, {"global crops is 0"});
   refused([](auto& o) { o.local_crops = -1; }, {"data.local_crops is -1"});
   refused([](auto& o) { o.local_size = 0; }, {"data.local_size is 0"});
-  refused([](auto& o) { o.global_scale = {0.8, 0.4}; }, {"data.global_scale is 0.8 ... 0.4"});
-  refused([](auto& o) { o.local_scale = {0, 0.4}; }, {"data.local_scale is 0"});
-  refused([](auto& o) { o.jitter = 1.5; }, {"data.jitter is 1.5"});
-  refused([](auto& o) { o.flip = NAN; }, {"data.flip is nan"});
+  refused([](auto& o) { o.global_scale = {0.8, 0.4}; }, {"data.global_scale_min and _max are 0.8 and 0.4"});
+  refused([](auto& o) { o.local_scale = {0, 0.4}; }, {"data.local_scale_min and _max are 0 "});
+  refused([](auto& o) { o.jitter = 1.5; }, {"data.jitter_probability is 1.5"});
+  refused([](auto& o) { o.flip = NAN; }, {"data.flip_probability is nan"});
   refused([](auto& o) { o.hue = 0.6; }, {"data.hue is 0.6", "0.5"});
-  refused([](auto& o) { o.blur_lowest_radius = 3; }, {"3 ... 2"});
+  refused([](auto& o) { o.blur_lowest_radius = 3; }, {"data.blur_radius_min and _max are 3 and 2"});
   refused([](auto& o) { o.mean.pop_back(); }, {"data.mean has 2", "3 channels"});
 }
 
