@@ -25,6 +25,17 @@ void dispatch_float(DType type, F&& f) {
   }
 }
 
+/// The same for tensors that are never stored as bf16: parameters, residuals, statistics.
+template <class F>
+void dispatch_lane(DType type, F&& f) {
+  assert(type == DType::f32 || type == DType::f64);
+  if (type == DType::f64) {
+    f(Type<double>{});
+  } else {
+    f(Type<float>{});
+  }
+}
+
 /// Two storage types that may meet in one kernel: both fp64, or neither.
 template <class A, class B>
 inline constexpr bool kSameLanes = std::is_same_v<A, double> == std::is_same_v<B, double>;

@@ -16,14 +16,17 @@ enum class PositionRule {
   size,      ///< scale r/g, as Hugging Face's ViT
 };
 
-/// Position embeddings for a grid of `rows` × `columns` patches: row 0 (class token) as it is, the others sampled
-/// bicubically (a = -0.75, clamped taps, no antialiasing) from the trained g × g grid. In fp32 whatever the compute type.
+/// Position embeddings for a grid of `rows` × `columns` patches: row 0 (class token) as it is, the others
+/// sampled bicubically (a = -0.75, clamped taps, no antialiasing) from the trained g × g grid. In fp32
+/// whatever the compute type.
 /// @param positions  [1, g·g + 1, C] parameter
 /// @param identity   the caller's decision that the grid fits as it is (no sampling)
 /// @return           [rows·columns + 1, C]
-Var resize_positions(Tape& tape, Parameter& positions, std::int64_t rows, std::int64_t columns, PositionRule rule, bool identity);
+Var resize_positions(Tape& tape, Parameter& positions, std::int64_t rows, std::int64_t columns,
+                     PositionRule rule, bool identity);
 
-/// Token rows of packed pictures: for each picture of each segment, class token + position 0, then patch i + position i + 1.
+/// Token rows of packed pictures: for each picture of each segment, class token + position 0, then patch i +
+/// position i + 1.
 /// @param patches    [Σ count·(length - 1), C], compute type, pictures in segment order
 /// @param positions  one [length, C] for each segment
 /// @param segments   length includes the class token
