@@ -10,7 +10,7 @@
 #include <optional>
 
 #include "core/base/error.h"
-#include "core/data/picture_source.h"
+#include "core/data/picture_input.h"
 #include "core/data/writer.h"
 #include "core/image/decode.h"
 #include "core/image/resize.h"
@@ -106,7 +106,7 @@ Prepared prepare(PictureDecoder& decoder, EncodedPicture from, const std::string
 }
 
 /// Pictures [begin, end), in parallel. A failure stays with its picture.
-std::vector<Prepared> prepare_block(const PictureSource& source, std::vector<PictureDecoder>& decoders,
+std::vector<Prepared> prepare_block(const PictureInput& input, std::vector<PictureDecoder>& decoders,
                                     int image_size, std::int64_t begin, std::int64_t end) {
   std::vector<Prepared> block(static_cast<std::size_t>(end - begin));
 #pragma omp parallel for schedule(dynamic, 4) num_threads(static_cast <int>(decoders.size()))
@@ -114,7 +114,7 @@ std::vector<Prepared> prepare_block(const PictureSource& source, std::vector<Pic
     Prepared& prepared = block[static_cast<std::size_t>(i - begin)];
     try {
       PictureDecoder& decoder = decoders[static_cast<std::size_t>(omp_get_thread_num())];
-      prepared = prepare(decoder, source.load(i), source.name(i), image_size);
+      prepared = prepare(decoder, input.load(i), input.name(i), image_size);
     } catch (...) {
       prepared.failure = std::current_exception();
     }
@@ -141,18 +141,19 @@ PrepareImagesReport prepare_images(const PrepareImagesOptions& options) {
   if (options.image_size < 0 || options.image_size > 1 << 14)
     throw Error(ErrorKind::usage, fmt::format("--image-size is {}", options.image_size), "",
                 "choose 1 to 16384 pixels");
-  const std::unique_ptr<PictureSource> source = open_pictures(options.inputs);
+  const std::unique_ptr<PictureInput> input = open_picture_input(options.inputs);
   DatasetWriter writer({.output = options.output,
                         .split = options.split,
-                        .classes = source->classes(),
+                        .classes = input->classes(),
                         .shard_size = options.shard_size,
                         .replace = options.replace});
-  PrepareImagesReport report{.records = 0, .ignored = source->ignored(), .broken = {}, .classes = source->classes()};
+  PrepareImagesReport report{
+      .records = 0, .ignored = input->ignored(), .broken = {}, .classes = input->classes()};
   std::vector<PictureDecoder> decoders(static_cast<std::size_t>(omp_get_max_threads()));
   PixelSums grey, rgb;
-  for (std::int64_t begin = 0; begin < source->size(); begin += kBlock) {
-    const std::int64_t end = std::min(begin + kBlock, source->size());
-    for (Prepared& prepared : prepare_block(*source, decoders, options.image_size, begin, end)) {
+  for (std::int64_t begin = 0; begin < input->size(); begin += kBlock) {
+    const std::int64_t end = std::min(begin + kBlock, input->size());
+    for (Prepared& prepared : prepare_block(*input, decoders, options.image_size, begin, end)) {
       if (prepared.failure) {
         report.broken.push_back(reason_to_skip(prepared.failure, options.skip_broken));
         continue;
@@ -160,7 +161,7 @@ PrepareImagesReport prepare_images(const PrepareImagesOptions& options) {
       (prepared.picture.channels == 1 ? grey : rgb).add(prepared.pixels);
       writer.append(std::move(prepared.picture));
     }
-    if (options.progress) options.progress(end, source->size());
+    if (options.progress) options.progress(end, input->size());
   }
 
   report.records = writer.records();

@@ -9,7 +9,7 @@
 namespace bireme {
 
 struct PrepareImagesOptions {
-  std::vector<std::filesystem::path> inputs;  ///< see open_pictures()
+  std::vector<std::filesystem::path> inputs;  ///< see open_picture_input()
   std::filesystem::path output;
   std::string split = "train";
   int image_size = 0;               ///< pixels that the shorter side is resized to; 0: sizes stay

@@ -11,9 +11,9 @@
 namespace bireme {
 
 /// Pictures to prepare, in the order of their records. The methods may be called from any number of threads.
-class PictureSource {
+class PictureInput {
  public:
-  virtual ~PictureSource() = default;
+  virtual ~PictureInput() = default;
 
   virtual std::int64_t size() const = 0;
   /// For messages: a path, `archive.tar: member`, or `file: picture 17`.
@@ -37,6 +37,6 @@ class PictureSource {
 /// `train/`, are passed over; the next one on the way to a picture is its class. Pictures that lie beside the
 /// class folders have no class. Labels follow the byte order of the class names.
 /// @throws Error (data) when an input is missing, is none of these, or holds no picture
-std::unique_ptr<PictureSource> open_pictures(const std::vector<std::filesystem::path>& inputs);
+std::unique_ptr<PictureInput> open_picture_input(const std::vector<std::filesystem::path>& inputs);
 
 }  // namespace bireme

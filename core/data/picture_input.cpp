@@ -1,4 +1,4 @@
-#include "core/data/picture_source.h"
+#include "core/data/picture_input.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -118,9 +118,9 @@ std::size_t common_folders(const std::vector<std::string>& paths) {
   return common.size();
 }
 
-class TreeSource final : public PictureSource {
+class TreeInput final : public PictureInput {
  public:
-  explicit TreeSource(std::vector<std::unique_ptr<FileTree>> trees) : trees_(std::move(trees)) {
+  explicit TreeInput(std::vector<std::unique_ptr<FileTree>> trees) : trees_(std::move(trees)) {
     std::vector<std::string> class_of;
     for (const auto& tree : trees_) {
       ignored_ += tree->ignored();
@@ -162,9 +162,9 @@ class TreeSource final : public PictureSource {
   std::vector<Entry> entries_;
 };
 
-class IdxSource final : public PictureSource {
+class IdxInput final : public PictureInput {
  public:
-  explicit IdxSource(const std::vector<fs::path>& inputs) {
+  explicit IdxInput(const std::vector<fs::path>& inputs) {
     bool has_images = false, has_labels = false;
     for (const fs::path& path : inputs) {
       IdxArray array = read_idx(path);
@@ -220,7 +220,7 @@ class IdxSource final : public PictureSource {
 
 }  // namespace
 
-std::unique_ptr<PictureSource> open_pictures(const std::vector<fs::path>& inputs) {
+std::unique_ptr<PictureInput> open_picture_input(const std::vector<fs::path>& inputs) {
   std::vector<fs::path> idx;
   std::vector<std::unique_ptr<FileTree>> trees;
   for (const fs::path& input : inputs) {
@@ -235,12 +235,12 @@ std::unique_ptr<PictureSource> open_pictures(const std::vector<fs::path>& inputs
   if (!idx.empty() && !trees.empty())
     throw Error(ErrorKind::data, "IDX files cannot be mixed with folders or archives", idx.front().string(),
                 kInputs);
-  if (!idx.empty()) return std::make_unique<IdxSource>(idx);
-  auto source = std::make_unique<TreeSource>(std::move(trees));
-  if (source->size() == 0)
-    throw Error(ErrorKind::data, fmt::format("no .jpg, .jpeg or .png file among {} files", source->ignored()),
+  if (!idx.empty()) return std::make_unique<IdxInput>(idx);
+  auto input = std::make_unique<TreeInput>(std::move(trees));
+  if (input->size() == 0)
+    throw Error(ErrorKind::data, fmt::format("no .jpg, .jpeg or .png file among {} files", input->ignored()),
                 inputs.empty() ? "--input" : inputs.front().string(), kInputs);
-  return source;
+  return input;
 }
 
 }  // namespace bireme
