@@ -21,11 +21,12 @@ inline Chunks chunks_of(std::int64_t items, std::int64_t bytes_per_item) {
   return {items, std::max<std::int64_t>(1, kChunkBytes / std::max<std::int64_t>(1, bytes_per_item))};
 }
 
-/// For reductions with a partial result per chunk: at most 64 chunks (what the sum of partials costs stays
-/// below 1 % from a few thousand rows on) and at least 16 items in each.
-inline Chunks partial_chunks(std::int64_t items) {
-  constexpr std::int64_t kMostPartials = 64, kFewestItems = 16;
-  return {items, std::max(kFewestItems, (items + kMostPartials - 1) / kMostPartials)};
+/// For reductions with a partial result of `width` numbers per chunk: at most 64 chunks (what the sum of
+/// partials costs stays below 1 % from a few thousand rows on), at least 16 items and 4096 numbers in each.
+inline Chunks partial_chunks(std::int64_t items, std::int64_t width) {
+  constexpr std::int64_t kMostPartials = 64, kFewestItems = 16, kFewestNumbers = 4096;
+  const std::int64_t fewest = std::max(kFewestItems, kFewestNumbers / std::max<std::int64_t>(1, width));
+  return {items, std::max(fewest, (items + kMostPartials - 1) / kMostPartials)};
 }
 
 /// Calls f(begin, end, chunk) for every chunk, spread over the threads.

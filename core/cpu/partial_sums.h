@@ -15,7 +15,7 @@ template <class L>
 class PartialSums {
  public:
   PartialSums(Memory& memory, std::int64_t rows, std::int64_t width)
-      : chunks_(partial_chunks(rows)),
+      : chunks_(partial_chunks(rows, width)),
         width_(width),
         lines_(memory, {chunks_.count(), width}, TypeOf<L>::value) {}
 

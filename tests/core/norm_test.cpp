@@ -129,7 +129,7 @@ TEST_P(Norm, LayerNormHasTheMeanAndDeviationOfItsParameters) {
 }
 
 TEST_P(Norm, ResidualNormGradientsMatchCentralDifferences) {
-  for (const Shape& shape : {Shape{3, 7}, Shape{17, 64}, Shape{3, 129}})
+  for (const Shape& shape : {Shape{3, 7}, Shape{4, 33}, Shape{1, 65}})
     for (const bool scaled : {false, true})
       for (const auto& [sum, norm] :
            {std::pair{true, true}, std::pair{true, false}, std::pair{false, true}}) {
