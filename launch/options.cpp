@@ -26,23 +26,24 @@ Options& Options::declare(Declared declared) {
 }
 
 Options& Options::flag(std::string name, std::string help) {
-  return declare({name, "", help, Kind::flag, false, {}});
+  return declare({std::move(name), "", std::move(help), Kind::flag, false, {}});
 }
 Options& Options::value(std::string name, std::string placeholder, std::string help,
                         std::optional<std::string> fallback) {
-  return declare({name, placeholder, help, Kind::single, false, std::move(fallback)});
+  return declare(
+      {std::move(name), std::move(placeholder), std::move(help), Kind::single, false, std::move(fallback)});
 }
 Options& Options::required(std::string name, std::string placeholder, std::string help) {
-  return declare({name, placeholder, help, Kind::single, true, {}});
+  return declare({std::move(name), std::move(placeholder), std::move(help), Kind::single, true, {}});
 }
 Options& Options::list(std::string name, std::string placeholder, std::string help) {
-  return declare({name, placeholder, help, Kind::list, false, {}});
+  return declare({std::move(name), std::move(placeholder), std::move(help), Kind::list, false, {}});
 }
 Options& Options::required_list(std::string name, std::string placeholder, std::string help) {
-  return declare({name, placeholder, help, Kind::list, true, {}});
+  return declare({std::move(name), std::move(placeholder), std::move(help), Kind::list, true, {}});
 }
 Options& Options::positional(std::string name, std::string placeholder, std::string help) {
-  return declare({name, placeholder, help, Kind::positional, true, {}});
+  return declare({std::move(name), std::move(placeholder), std::move(help), Kind::positional, true, {}});
 }
 Options& Options::configuration(std::vector<std::string> keys) {
   keys_ = std::move(keys);

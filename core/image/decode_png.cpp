@@ -103,6 +103,7 @@ Picture decode_png(std::span<const std::uint8_t> bytes, const std::string& name)
   if (reader.row_bytes() != row_bytes) fail("its pixels have an unknown form");
   picture.pixels.resize(row_bytes * static_cast<std::size_t>(picture.height));
   std::vector<png_bytep> rows;
+  rows.reserve(static_cast<std::size_t>(picture.height));
   for (int y = 0; y < picture.height; ++y)
     rows.push_back(picture.pixels.data() + row_bytes * static_cast<std::size_t>(y));
   if (!reader.read_pixels(rows.data())) fail(reader.message());

@@ -238,7 +238,7 @@ struct Hdf5Reader::Implementation {
     check(H5Tset_size(type.get(), H5T_VARIABLE), "read attribute " + name);
     check(H5Tset_cset(type.get(), H5Tget_cset(from.type.get())), "read attribute " + name);
     std::vector<char*> pointers(static_cast<std::size_t>(from.entries), nullptr);
-    const herr_t status = H5Aread(from.attribute.get(), type.get(), pointers.data());
+    const herr_t status = H5Aread(from.attribute.get(), type.get(), static_cast<void*>(pointers.data()));
     for (char* text : pointers) {
       texts.emplace_back(text == nullptr ? "" : text);
       H5free_memory(text);

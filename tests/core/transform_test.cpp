@@ -276,7 +276,8 @@ TEST(Transform, OneChannelPicturesKeepTheirValuesWhereColourWouldBeNeeded) {
 TEST(Transform, EvaluationTakesPicturesOfTheModelsSizeAsTheyAre) {
   const Picture in = textured(28, 28, 1);
   expect_pixels(to_picture(EvaluationCrop(28)(in)), in);
-  const Planes& cropped = EvaluationCrop(28)(textured(40, 30, 3));
+  EvaluationCrop crop(28);
+  const Planes& cropped = crop(textured(40, 30, 3));
   EXPECT_EQ(cropped.width, 28);
   EXPECT_EQ(cropped.height, 28);
 }
