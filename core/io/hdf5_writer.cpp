@@ -104,7 +104,11 @@ Hdf5Writer::Hdf5Writer(const std::filesystem::path& file, std::int64_t expected_
   const Properties access(self.check(H5Pcreate(H5P_FILE_ACCESS), "prepare to make it"));
   self.check(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V110, H5F_LIBVER_V110), "choose its format");
   self.check(H5Pset_file_locking(access.get(), false, true), "prepare to make it");
-  self.file = File(self.check(H5Fcreate(file.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), "make it"));
+  // Without times the same contents give the same bytes, whenever they are written.
+  const Properties creation(self.check(H5Pcreate(H5P_FILE_CREATE), "prepare to make it"));
+  self.check(H5Pset_obj_track_times(creation.get(), false), "prepare to make it");
+  self.file =
+      File(self.check(H5Fcreate(file.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), "make it"));
   self.closed = false;
   if (expected_bytes > 0) self.reserve(expected_bytes);
 }
@@ -129,6 +133,7 @@ void Hdf5Writer::create(const std::string& dataset, DType type, const Shape& sha
   const Properties storage(check(H5Pcreate(H5P_DATASET_CREATE), "declare " + dataset));
   check(H5Pset_chunk(storage.get(), shape.rank(), chunk), "declare " + dataset);
   check(H5Pset_fletcher32(storage.get()), "declare " + dataset);
+  check(H5Pset_obj_track_times(storage.get(), false), "declare " + dataset);
   const Properties link(check(H5Pcreate(H5P_LINK_CREATE), "declare " + dataset));
   check(H5Pset_create_intermediate_group(link.get(), 1), "declare " + dataset);
   Object object(check(H5Dcreate2(implementation_->file.get(), dataset.c_str(), memory_type(type), space.get(),
