@@ -62,8 +62,11 @@ Codec codec_of(std::span<const std::uint8_t> bytes, const std::string& name) {
 struct PictureDecoder::Jpeg {
   Owned<TurboJpegTraits> handle{tjInitDecompress()};
 
-  [[noreturn]] void fail_decoding(const std::string& name) const {
-    fail(fmt::format("the JPEG picture does not decode ({})", tjGetErrorStr2(handle.get())), name);
+  [[noreturn]] void fail_decoding(const std::string& name) {
+    const std::string reason = tjGetErrorStr2(handle.get());
+    // A handle that failed within a header refuses the next, whole picture.
+    handle = Owned<TurboJpegTraits>(tjInitDecompress());
+    fail(fmt::format("the JPEG picture does not decode ({})", reason), name);
   }
 
   Picture decode(std::span<const std::uint8_t> bytes, const std::string& name) {
