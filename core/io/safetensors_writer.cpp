@@ -8,12 +8,16 @@
 
 namespace bireme {
 
+std::vector<SafetensorsDeclaration> SafetensorsWriter::layout(std::vector<SafetensorsDeclaration> tensors) {
+  std::ranges::stable_sort(tensors, std::greater{},
+                           [](const SafetensorsDeclaration& tensor) { return size_of(tensor.type); });
+  return tensors;
+}
+
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                      std::vector<SafetensorsDeclaration> tensors,
                                      const std::map<std::string, std::string>& metadata)
-    : order_(std::move(tensors)), file_(path) {
-  std::ranges::stable_sort(order_, std::greater{},
-                           [](const SafetensorsDeclaration& tensor) { return size_of(tensor.type); });
+    : order_(layout(std::move(tensors))), file_(path) {
   nlohmann::ordered_json header;
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::int64_t position = 0;

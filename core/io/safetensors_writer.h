@@ -21,11 +21,13 @@ struct SafetensorsDeclaration {
 /// starts at a multiple of 8 bytes and every tensor at a multiple of its element's size.
 class SafetensorsWriter {
  public:
-  /// Lays tensors out by falling size of their elements, else in the order given. @throws Error (checkpoint)
+  /// @throws Error (checkpoint) when the file cannot be written
   SafetensorsWriter(const std::filesystem::path& path, std::vector<SafetensorsDeclaration> tensors,
                     const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
-  /// The order in which write() must be called.
+  /// Falling size of elements, which keeps all aligned, else the order given.
+  static std::vector<SafetensorsDeclaration> layout(std::vector<SafetensorsDeclaration> tensors);
+  /// layout() of the tensors: the order in which write() must be called.
   const std::vector<SafetensorsDeclaration>& order() const { return order_; }
   /// Appends the next tensor of order(): a host tensor of the declared shape and type.
   void write(const Tensor& tensor);
