@@ -11,12 +11,18 @@ namespace bireme {
 
 // A command is a file in launch/commands with one of these functions, and a line in the list below.
 int run_doctor(Arguments arguments);
-int run_prepare(Arguments arguments);
+int run_evaluate(Arguments arguments);
+int run_features(Arguments arguments);
 int run_plot(Arguments arguments);
+int run_prepare(Arguments arguments);
+int run_train(Arguments arguments);
 
 std::span<const Command> commands() {
   static constexpr Command list[] = {
       {"prepare", "turn raw data into a dataset of checksummed shards", run_prepare},
+      {"train", "train a model, on one rank or many", run_train},
+      {"features", "compute the features of a dataset", run_features},
+      {"evaluate", "measure what features are worth", run_evaluate},
       {"plot", "draw the curves of runs as a picture", run_plot},
       {"doctor", "show what was found on this machine and is used, what is not, and why", run_doctor},
   };

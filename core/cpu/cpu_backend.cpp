@@ -1,14 +1,15 @@
 #include "core/cpu/cpu_backend.h"
 
-#include <cassert>
-
 #include "core/cpu/cpu_kernels.h"
 #include "core/cpu/features.h"
+#include "core/ops/attention/attention_kernels.h"
 #include "core/ops/convolution/convolution_kernels.h"
 #include "core/ops/embedding/embedding_kernels.h"
+#include "core/ops/linear/linear_kernels.h"
 #include "core/ops/loss/loss_kernels.h"
 #include "core/ops/norm/norm_kernels.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
+#include "core/ops/update/update_kernels.h"
 
 namespace bireme {
 
@@ -18,36 +19,36 @@ class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(std::shared_ptr<Memory> memory)
       : memory_(std::move(memory)),
+        linear_(cpu::make_linear(*memory_)),
         norm_(cpu::make_norm(*memory_)),
+        attention_(cpu::make_attention(*memory_)),
         pointwise_(cpu::make_pointwise(*memory_)),
         embedding_(cpu::make_embedding(*memory_)),
         convolution_(cpu::make_convolution(*memory_)),
-        loss_(cpu::make_loss(*memory_)) {}
+        loss_(cpu::make_loss(*memory_)),
+        update_(cpu::make_update(*memory_)) {}
 
   Memory& memory() const override { return *memory_; }
   const NormKernels& norm() const override { return *norm_; }
   const PointwiseKernels& pointwise() const override { return *pointwise_; }
-  const LinearKernels& linear() const override { return missing<LinearKernels>(); }
-  const AttentionKernels& attention() const override { return missing<AttentionKernels>(); }
+  const LinearKernels& linear() const override { return *linear_; }
+  const AttentionKernels& attention() const override { return *attention_; }
   const EmbeddingKernels& embedding() const override { return *embedding_; }
   const ConvolutionKernels& convolution() const override { return *convolution_; }
   const LossKernels& loss() const override { return *loss_; }
-  const UpdateKernels& update() const override { return missing<UpdateKernels>(); }
+  const UpdateKernels& update() const override { return *update_; }
   bool has_fast_bf16() const override { return cpu::has_bf16_instructions(); }
 
  private:
-  template <class Kernels>
-  const Kernels& missing() const {
-    assert(false && "this family lands next");
-    std::abort();
-  }
-
   std::shared_ptr<Memory> memory_;  // first: the kernels take scratch space from it
+  std::unique_ptr<LinearKernels> linear_;
   std::unique_ptr<NormKernels> norm_;
+  std::unique_ptr<AttentionKernels> attention_;
   std::unique_ptr<PointwiseKernels> pointwise_;
   std::unique_ptr<EmbeddingKernels> embedding_;
   std::unique_ptr<ConvolutionKernels> convolution_;
   std::unique_ptr<LossKernels> loss_;
+  std::unique_ptr<UpdateKernels> update_;
 };
 
 }  // namespace

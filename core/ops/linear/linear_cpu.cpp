@@ -1,0 +1,239 @@
+#include "core/cpu/cpu_kernels.h"
+#include "core/ops/linear/linear_kernels.h"
+
+#include <cassert>
+#include <vector>
+
+#include "core/cpu/onednn.h"
+#include "core/cpu/parallel.h"
+#include "core/ops/dispatch.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/ops/linear/linear_cpu.cpp"
+#include <hwy/foreach_target.h>  // must come before highway.h
+#include <hwy/highway.h>
+
+#include "core/cpu/simd.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace bireme::cpu::HWY_NAMESPACE {
+
+template <class T>
+void gelu_values(const T* z, T* y, std::int64_t count) {
+  const Lanes<T> d;
+  for_vectors(d, count, [&](std::int64_t i, auto part) HWY_ATTR { store(d, gelu(d, load(d, z + i, part)), y + i, part); });
+}
+
+/// dz = dy ∘ GELU'(z) over z, and the sum of its rows into dbias.
+template <class T>
+void gelu_gradient_rows(const T* dy, T* z, Lane<T>* dbias, std::int64_t rows, std::int64_t channels) {
+  const Lanes<T> d;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
+      const std::int64_t i = r * channels + c;
+      const auto dz = hn::Mul(load(d, dy + i, part), gelu_gradient(d, load(d, z + i, part)));
+      store(d, dz, z + i, part);
+      store(d, hn::Add(load(d, dbias + c, part), dz), dbias + c, part);
+    });
+  }
+}
+
+template <class T>
+void add_rows(const T* x, Lane<T>* sum, std::int64_t rows, std::int64_t channels) {
+  const Lanes<T> d;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
+      store(d, hn::Add(load(d, sum + c, part), load(d, x + r * channels + c, part)), sum + c, part);
+    });
+  }
+}
+
+void gelu_f32(const float* z, float* y, std::int64_t n) { gelu_values(z, y, n); }
+void gelu_bf16(const bf16* z, bf16* y, std::int64_t n) { gelu_values(z, y, n); }
+void gelu_f64(const double* z, double* y, std::int64_t n) { gelu_values(z, y, n); }
+void gelu_gradient_f32(const float* dy, float* z, float* db, std::int64_t r, std::int64_t c) { gelu_gradient_rows(dy, z, db, r, c); }
+void gelu_gradient_bf16(const bf16* dy, bf16* z, float* db, std::int64_t r, std::int64_t c) { gelu_gradient_rows(dy, z, db, r, c); }
+void gelu_gradient_f64(const double* dy, double* z, double* db, std::int64_t r, std::int64_t c) { gelu_gradient_rows(dy, z, db, r, c); }
+void add_rows_f32(const float* x, float* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
+void add_rows_bf16(const bf16* x, float* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
+void add_rows_f64(const double* x, double* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
+
+}  // namespace bireme::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace bireme::cpu {
+
+HWY_EXPORT(gelu_f32);
+HWY_EXPORT(gelu_bf16);
+HWY_EXPORT(gelu_f64);
+HWY_EXPORT(gelu_gradient_f32);
+HWY_EXPORT(gelu_gradient_bf16);
+HWY_EXPORT(gelu_gradient_f64);
+HWY_EXPORT(add_rows_f32);
+HWY_EXPORT(add_rows_bf16);
+HWY_EXPORT(add_rows_f64);
+
+namespace {
+
+void gelu(const float* z, float* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(gelu_f32)(z, y, n); }
+void gelu(const bf16* z, bf16* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(gelu_bf16)(z, y, n); }
+void gelu(const double* z, double* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(gelu_f64)(z, y, n); }
+void gelu_gradient(const float* dy, float* z, float* db, std::int64_t r, std::int64_t c) {
+  HWY_DYNAMIC_DISPATCH(gelu_gradient_f32)(dy, z, db, r, c);
+}
+void gelu_gradient(const bf16* dy, bf16* z, float* db, std::int64_t r, std::int64_t c) {
+  HWY_DYNAMIC_DISPATCH(gelu_gradient_bf16)(dy, z, db, r, c);
+}
+void gelu_gradient(const double* dy, double* z, double* db, std::int64_t r, std::int64_t c) {
+  HWY_DYNAMIC_DISPATCH(gelu_gradient_f64)(dy, z, db, r, c);
+}
+void add_rows(const float* x, float* sum, std::int64_t r, std::int64_t c) { HWY_DYNAMIC_DISPATCH(add_rows_f32)(x, sum, r, c); }
+void add_rows(const bf16* x, float* sum, std::int64_t r, std::int64_t c) { HWY_DYNAMIC_DISPATCH(add_rows_bf16)(x, sum, r, c); }
+void add_rows(const double* x, double* sum, std::int64_t r, std::int64_t c) { HWY_DYNAMIC_DISPATCH(add_rows_f64)(x, sum, r, c); }
+
+template <class T>
+using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// fp64 exists for checks of gradients: plain loops, rows of C spread over threads.
+void product_f64(const Product& p, const double* a, const double* b, double* c) {
+  parallel_rows(p.m, p.k * p.n, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      for (std::int64_t j = 0; j < p.n; ++j) {
+        double sum = p.accumulate ? c[i * p.n + j] : 0;
+        for (std::int64_t k = 0; k < p.k; ++k)
+          sum += (p.transpose_a ? a[k * p.m + i] : a[i * p.k + k]) * (p.transpose_b ? b[j * p.k + k] : b[k * p.n + j]);
+        c[i * p.n + j] = sum;
+      }
+    }
+  });
+}
+
+// Rows of a fused product and activation: 96 rows of 768 fp32 numbers are 300 KB, which a second-level cache holds while the
+// activation runs over them.
+constexpr std::int64_t kFusedRows = 96;
+
+class CpuLinear final : public LinearKernels {
+ public:
+  void linear(const LinearForward& a) const override {
+    const Product product = forward_product(a.x, a.weight, a.y, a.bias.defined());
+    if (a.x.dtype() == DType::f64) {
+      forward_f64(product, a.x, a.weight, a.bias, a.y);
+      return;
+    }
+    products_.run(product, a.x.raw(), a.weight.raw(), a.y.raw(), a.bias.defined() ? a.bias.data<float>() : nullptr);
+  }
+
+  void linear(const LinearBackward& a) const override {
+    if (a.dbias) {
+      dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) {
+        sum_rows<T>(a.dy, a.dbias, [&](std::int64_t begin, std::int64_t end, Sum<T>* sum) {
+          add_rows(a.dy.data<T>() + begin * a.dy.channels(), sum, end - begin, a.dy.channels());
+        });
+      });
+    }
+    input_and_weight_gradients(a.dy, a.x, a.weight, a.dx, a.dweight);
+  }
+
+  void linear_gelu(const LinearGeluForward& a) const override {
+    if (a.x.dtype() == DType::f64) {
+      forward_f64(forward_product(a.x, a.weight, a.z, true), a.x, a.weight, a.bias, a.z);
+      gelu(a.z.data<double>(), a.y.data<double>(), a.y.elements());
+      return;
+    }
+    dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) {
+      if constexpr (!std::is_same_v<T, double>) fused_forward<T>(a);
+    });
+  }
+
+  void linear_gelu(const LinearGeluBackward& a) const override {
+    dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) {
+      sum_rows<T>(a.z, a.dbias, [&](std::int64_t begin, std::int64_t end, Sum<T>* sum) {
+        const std::int64_t offset = begin * a.z.channels();
+        gelu_gradient(a.dy.data<T>() + offset, a.z.data<T>() + offset, sum, end - begin, a.z.channels());
+      });
+    });
+    input_and_weight_gradients(a.z, a.x, a.weight, a.dx, a.dweight);
+  }
+
+ private:
+  static Product forward_product(const Tensor& x, const Tensor& weight, const Tensor& y, bool has_bias) {
+    return {.m = x.rows(), .n = weight.rows(), .k = x.channels(), .transpose_b = true, .input = x.dtype(), .output = y.dtype(),
+            .bias = has_bias};
+  }
+
+  static void forward_f64(const Product& product, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& y) {
+    product_f64(product, x.data<double>(), weight.data<double>(), y.data<double>());
+    if (!bias.defined()) return;
+    for (std::int64_t i = 0; i < y.elements(); ++i) y.data<double>()[i] += bias.data<double>()[i % product.n];
+  }
+
+  /// Blocks of rows go through the product and, while still in cache, through the activation.
+  template <class T>
+  void fused_forward(const LinearGeluForward& a) const {
+    const std::int64_t rows = a.x.rows(), in = a.x.channels(), out = a.weight.rows();
+    Product product = forward_product(a.x, a.weight, a.z, true);
+    product.m = std::min(rows, kFusedRows);
+    const auto packed = products_.pack(product, a.weight.raw());
+    const std::int64_t blocks = (rows + kFusedRows - 1) / kFusedRows;
+#pragma omp parallel for schedule(static)
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      const std::int64_t begin = block * kFusedRows;
+      Product part = product;
+      part.m = std::min(kFusedRows, rows - begin);
+      T* z = a.z.data<T>() + begin * out;
+      if (part.m == product.m) {
+        products_.run(part, a.x.data<T>() + begin * in, *packed, z, a.bias.data<float>());
+      } else {
+        products_.run(part, a.x.data<T>() + begin * in, a.weight.raw(), z, a.bias.data<float>());
+      }
+      gelu(z, a.y.data<T>() + begin * out, part.m * out);
+    }
+  }
+
+  /// Adds over rows in chunks that the shape alone decides: body(begin, end, sum) adds its rows into sum [channels].
+  template <class T, class Body>
+  static void sum_rows(const Tensor& rows_of, const Target& target, const Body& body) {
+    const std::int64_t channels = rows_of.channels();
+    const Chunks chunks = partial_chunks(rows_of.rows(), channels);
+    std::vector<Sum<T>> partial(static_cast<std::size_t>(chunks.count() * channels), Sum<T>{0});
+    parallel_chunks(chunks, [&](std::int64_t begin, std::int64_t end, std::int64_t chunk) {
+      body(begin, end, partial.data() + chunk * channels);
+    });
+    if (!target) return;
+    Sum<T>* sum = target.tensor.data<Sum<T>>();
+    if (!target.accumulate) std::fill(sum, sum + channels, Sum<T>{0});
+    for (std::int64_t chunk = 0; chunk < chunks.count(); ++chunk)
+      for (std::int64_t c = 0; c < channels; ++c) sum[c] += partial[static_cast<std::size_t>(chunk * channels + c)];
+  }
+
+  void input_and_weight_gradients(const Tensor& dy, const Tensor& x, const Tensor& weight, const Target& dx, const Target& dweight) const {
+    const std::int64_t rows = dy.rows(), out = dy.channels(), in = x.channels();
+    if (dx) {
+      run({.m = rows, .n = in, .k = out, .accumulate = dx.accumulate, .input = dy.dtype(), .output = dx.tensor.dtype()}, dy, weight,
+          dx.tensor);
+    }
+    if (dweight) {
+      run({.m = out, .n = in, .k = rows, .transpose_a = true, .accumulate = dweight.accumulate, .input = dy.dtype(),
+           .output = dweight.tensor.dtype()},
+          dy, x, dweight.tensor);
+    }
+  }
+
+  void run(const Product& product, const Tensor& a, const Tensor& b, const Tensor& c) const {
+    if (product.input == DType::f64) {
+      product_f64(product, a.data<double>(), b.data<double>(), c.data<double>());
+    } else {
+      products_.run(product, a.raw(), b.raw(), c.raw());
+    }
+  }
+
+  MatrixProducts products_;
+};
+
+}  // namespace
+
+std::unique_ptr<LinearKernels> make_linear(Memory& /*memory*/) { return std::make_unique<CpuLinear>(); }
+
+}  // namespace bireme::cpu
+#endif

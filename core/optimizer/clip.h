@@ -1,0 +1,30 @@
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "core/autograd/parameter.h"
+#include "core/ops/backend.h"
+
+namespace bireme {
+
+/// How gradients are kept from being too long.
+enum class ClipType {
+  global,     ///< one norm over all parameters
+  parameter,  ///< each tensor by its own norm, as DINO does
+};
+
+struct ClippedGradients {
+  double norm = 0;            ///< of all gradients together, before clipping
+  std::vector<double> norms;  ///< of each parameter, by index
+  std::vector<float> scales;  ///< min(1, limit / (norm + 1e-6)), to be applied by the optimiser; no pass of its own
+  bool finite = true;
+};
+
+/// Norms of all gradients in one pass, and the factors that clip them. Sums are in fp64.
+/// @param limit  0 or less: no clipping
+/// @param sum    adds the squared norms of split parameters over the ranks that hold the other parts; empty: nothing is split
+ClippedGradients clip_gradients(const Backend& backend, const ParameterSet& parameters, ClipType type, double limit,
+                                const std::function<void(const Tensor&)>& sum = {});
+
+}  // namespace bireme

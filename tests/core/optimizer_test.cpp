@@ -1,0 +1,120 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/cpu/cpu_backend.h"
+#include "core/optimizer/adamw.h"
+#include "core/optimizer/clip.h"
+#include "core/optimizer/schedule.h"
+#include "core/tensor/random.h"
+#include "tests/support/golden.h"
+
+namespace bireme::test {
+namespace {
+
+TEST(Schedules, MatchGolden) {
+  Golden golden("vision/schedules.h5");
+  for (const std::string name : {"lr", "lr_no_warmup", "lr_one_step_warmup"}) {
+    const std::string path = "outputs/" + name;
+    const auto n = static_cast<std::int64_t>(golden.number(path, "per_epoch"));
+    const Tensor expected = golden.tensor(path);
+    const LearningRateSchedule schedule{.base = golden.number(path, "base"),
+                                        .minimum = golden.number(path, "final"),
+                                        .warmup = n * static_cast<std::int64_t>(golden.number(path, "warmup_epochs")),
+                                        .total = expected.elements()};
+    for (std::int64_t it = 0; it < expected.elements(); ++it)
+      EXPECT_NEAR(schedule.at(it), expected.data<double>()[it], 1e-12) << name << " at " << it;
+  }
+  for (const std::string name : {"momentum", "weight_decay"}) {
+    const std::string path = "outputs/" + name;
+    const Tensor expected = golden.tensor(path);
+    for (std::int64_t it = 0; it < expected.elements(); ++it)
+      EXPECT_NEAR(cosine_between(golden.number(path, "base"), golden.number(path, "final"), it, expected.elements()),
+                  expected.data<double>()[it], 1e-12);
+  }
+  for (const std::string name : {"teacher_temp", "teacher_temp_constant"}) {
+    const std::string path = "outputs/" + name;
+    const Tensor expected = golden.tensor(path);
+    for (std::int64_t epoch = 0; epoch < expected.elements(); ++epoch)
+      EXPECT_NEAR(ramp(golden.number(path, "warmup_teacher_temp"), golden.number(path, "teacher_temp"), epoch,
+                       static_cast<std::int64_t>(golden.number(path, "warmup_epochs"))),
+                  expected.data<double>()[epoch], 1e-12);
+  }
+}
+
+class Optimizer : public ::testing::Test {
+ protected:
+  Optimizer() {
+    for (const std::int64_t size : {3, 20, 40000}) {
+      parameters_.add({.name = "p" + std::to_string(size), .shape = {size}, .initial = {Initializer::Law::normal, 1}, .partition = {}, .decays = size != 3});
+    }
+    parameters_.build(backend_->memory(), {});
+    parameters_.initialize(1);
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      RandomStream random(2, i, RandomUse::test);
+      for (float& g : parameters_[i].gradient().values<float>()) g = static_cast<float>(random.normal());
+    }
+  }
+  std::unique_ptr<Backend> backend_ = make_cpu_backend(make_host_memory());
+  ParameterSet parameters_;
+};
+
+TEST_F(Optimizer, FollowsTheFormulaAndCountsStepsForEachParameter) {
+  parameters_[1].set_trainable(false);
+  AdamWOptimizer adamw(*backend_, parameters_, {}, 0, parameters_.flat_values().elements());
+  const double rate = 0.01, decay = 0.1;
+  double theta[3], m[3] = {}, v[3] = {};
+  for (int i = 0; i < 3; ++i) theta[i] = parameters_[static_cast<std::size_t>(i)].value().data<float>()[2];
+  int steps[3] = {};
+  for (int step = 0; step < 4; ++step) {
+    if (step == 2) parameters_[1].set_trainable(true);
+    adamw.step(rate, decay, std::vector<float>{1, 0.5F, 0.25F});
+    for (std::size_t i = 0; i < 3; ++i) {
+      if (i == 1 && step < 2) continue;
+      const double g = parameters_[i].gradient().data<float>()[2] * std::pow(0.5, static_cast<double>(i));
+      const int t = ++steps[i];
+      m[i] = 0.9 * m[i] + 0.1 * g;
+      v[i] = 0.999 * v[i] + 0.001 * g * g;
+      theta[i] *= 1 - rate * (i == 0 ? 0 : decay);
+      theta[i] -= rate * (m[i] / (1 - std::pow(0.9, t))) / (std::sqrt(v[i] / (1 - std::pow(0.999, t))) + 1e-8);
+    }
+  }
+  for (std::size_t i = 0; i < 3; ++i)
+    EXPECT_NEAR(parameters_[i].value().data<float>()[2], theta[i], 2e-6) << i;  // four steps of fp32
+  EXPECT_EQ(adamw.steps(), (std::vector<std::int64_t>{4, 2, 4}));
+}
+
+TEST_F(Optimizer, SharesOfTheBuffersMakeTheSameStep) {
+  ParameterSet other;
+  for (std::size_t i = 0; i < parameters_.size(); ++i)
+    other.add({.name = parameters_[i].name(), .shape = parameters_[i].shape(), .initial = {}, .partition = {}, .decays = parameters_[i].decays()});
+  other.build(backend_->memory(), {});
+  other.copy_from(parameters_);
+  copy(parameters_.flat_gradients(), other.flat_gradients());
+  const std::int64_t n = parameters_.flat_values().elements(), cut = n / 3;
+  AdamWOptimizer whole(*backend_, parameters_, {}, 0, n), first(*backend_, other, {}, 0, cut), second(*backend_, other, {}, cut, n);
+  whole.step(0.1, 0.1, {});
+  first.step(0.1, 0.1, {});
+  second.step(0.1, 0.1, {});
+  for (std::int64_t i = 0; i < n; ++i) ASSERT_NEAR(parameters_.flat_values().data<float>()[i], other.flat_values().data<float>()[i], 1e-6);
+}
+
+TEST_F(Optimizer, ClipsEachTensorOrAllTogether) {
+  double squares = 0;
+  for (const float g : parameters_[1].gradient().values<float>()) squares += double{g} * g;
+  const ClippedGradients each = clip_gradients(*backend_, parameters_, ClipType::parameter, 2);
+  EXPECT_NEAR(each.norms[1], std::sqrt(squares), 1e-9 * std::sqrt(squares));
+  EXPECT_FLOAT_EQ(each.scales[1], static_cast<float>(2 / (std::sqrt(squares) + 1e-6)));
+  const ClippedGradients all = clip_gradients(*backend_, parameters_, ClipType::global, 2);
+  EXPECT_FLOAT_EQ(all.scales[0], static_cast<float>(2 / (all.norm + 1e-6)));
+  EXPECT_EQ(all.scales[0], all.scales[2]);
+  EXPECT_TRUE(all.finite);
+}
+
+TEST_F(Optimizer, NoticesGradientsThatAreNotFinite) {
+  parameters_[2].gradient().data<float>()[39999] = NAN;
+  EXPECT_FALSE(clip_gradients(*backend_, parameters_, ClipType::parameter, 0).finite);
+}
+
+}  // namespace
+}  // namespace bireme::test
