@@ -108,6 +108,8 @@ Parameter* ParameterSet::find(std::string_view name) {
   return nullptr;
 }
 
+const Parameter* ParameterSet::find(std::string_view name) const { return const_cast<ParameterSet*>(this)->find(name); }
+
 std::int64_t ParameterSet::elements() const {
   std::int64_t total = 0;
   for (const auto& parameter : parameters_) total += parameter->value_.elements();

@@ -83,6 +83,7 @@ class ParameterSet {
   Parameter& operator[](std::size_t i) { return *parameters_[i]; }
   const Parameter& operator[](std::size_t i) const { return *parameters_[i]; }
   Parameter* find(std::string_view name);
+  const Parameter* find(std::string_view name) const;
   std::int64_t elements() const;  ///< of the local parts, without padding
   /// Where a parameter starts in the flat buffers.
   std::int64_t offset(const Parameter& parameter) const { return parameter.offset_; }

@@ -61,7 +61,7 @@ Var resize_positions(Tape& tape, Parameter& positions, std::int64_t rows, std::i
   const Tensor& value = positions.value();
   const std::int64_t channels = value.channels(), cells = value.rows() - 1;
   const auto grid = static_cast<std::int64_t>(std::llround(std::sqrt(static_cast<double>(cells))));
-  if (grid * grid != cells || (identity && rows * columns != cells)) {
+  if ((identity ? rows * columns : grid * grid) != cells) {
     throw Error(ErrorKind::data,
                 fmt::format("{} position embeddings do not fit {}", cells,
                             identity ? fmt::format("{} x {} patches", rows, columns) : "a square grid"),

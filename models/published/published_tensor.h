@@ -1,0 +1,47 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/autograd/parameter.h"
+#include "core/io/safetensors.h"
+
+namespace bireme {
+
+/// How one tensor of a published folder lies in a parameter: it is block `block` of the `blocks` equal
+/// logical blocks of the first dimension. Fused weights (query, key, value) are several of these; most
+/// parameters are one.
+struct PublishedTensor {
+  std::string name;       ///< in the file
+  Shape shape;            ///< in the file; as many elements as the block, row by row the same
+  std::string parameter;  ///< name in the ParameterSet
+  int block = 0;
+  int blocks = 1;
+};
+
+/// The whole published tensor out of the parameter's whole value; shares its memory.
+Tensor published_part(const PublishedTensor& tensor, const Tensor& whole);
+
+/// Where each published tensor is found in a file whose names may differ: published name → name in the file.
+using PublishedNames = std::map<std::string, std::string>;
+
+/// Fills parameters from a source, whatever of them this rank owns; floating-point types are converted.
+/// @param names    what the source holds, tensors to be ignored left out
+/// @throws Error (checkpoint) naming every tensor that is missing, unknown, or has another shape or a type
+/// that is not floating-point
+void import_tensors(const TensorSource& source, const std::vector<PublishedTensor>& tensors,
+                    const PublishedNames& names, ParameterSet& parameters, const std::string& where);
+
+/// Writes the values of a set that is not split over ranks: NAME.safetensors, or shards of at most
+/// `shard_bytes` each with NAME.safetensors.index.json.
+struct ExportOptions {
+  DType type = DType::f32;
+  std::int64_t shard_bytes = 0;  ///< 0: one file
+};
+void export_tensors(const std::filesystem::path& folder, const std::string& name,
+                    const std::vector<PublishedTensor>& tensors, const ParameterSet& parameters,
+                    const ExportOptions& options);
+
+}  // namespace bireme
