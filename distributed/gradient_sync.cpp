@@ -7,8 +7,11 @@ GradientSync::GradientSync(ParameterSet& parameters, Communicator& data, std::in
   // The flat buffers hold parameters in reverse order of registration.
   for (std::size_t i = parameters.size(); i-- > 0;) {
     const std::int64_t begin = parameters.offset(parameters[i]);
-    const std::int64_t end = i > 0 ? parameters.offset(parameters[i - 1]) : parameters.flat_gradients().elements();
-    const auto bytes = [](std::int64_t elements) { return elements * static_cast<std::int64_t>(sizeof(float)); };
+    const std::int64_t end =
+        i > 0 ? parameters.offset(parameters[i - 1]) : parameters.flat_gradients().elements();
+    const auto bytes = [](std::int64_t elements) {
+      return elements * static_cast<std::int64_t>(sizeof(float));
+    };
     if (buckets_.empty() || bytes(buckets_.back().end - buckets_.back().begin) >= bucket_bytes ||
         bytes(end - begin) >= bucket_bytes) {
       buckets_.push_back({.begin = begin, .end = begin});
@@ -28,8 +31,8 @@ void GradientSync::ready(const Parameter& parameter) {
   if (!communicates_) return;
   Bucket& bucket = buckets_[bucket_of_[static_cast<std::size_t>(parameter.index())]];
   if (--bucket.missing > 0) return;
-  under_way_.push_back(
-      data_.all_reduce(parameters_.flat_gradients().view(bucket.begin, {bucket.end - bucket.begin}), Reduce::sum));
+  under_way_.push_back(data_.all_reduce(
+      parameters_.flat_gradients().view(bucket.begin, {bucket.end - bucket.begin}), Reduce::sum));
 }
 
 void GradientSync::wait() {

@@ -7,9 +7,9 @@
 
 namespace bireme {
 
-/// Sums gradients over the data axis while the backward pass goes on. Buckets are slices of the flat gradient buffer, in
-/// the order in which backward finishes parameters; the all-reduce of a bucket starts when the last of its parameters is
-/// ready. Nothing is copied.
+/// Sums gradients over the data axis while the backward pass goes on. Buckets are slices of the flat gradient
+/// buffer, in the order in which backward finishes parameters; the all-reduce of a bucket starts when the
+/// last of its parameters is ready. Nothing is copied.
 class GradientSync {
  public:
   /// @param bucket_bytes  least size of a bucket; a larger parameter is a bucket of its own

@@ -17,27 +17,32 @@ DinoNetworkOptions without_drop_path(DinoNetworkOptions options) {
 }
 
 /// This data rank's share of the flat buffers when optimiser state is sharded.
-std::pair<std::int64_t, std::int64_t> optimizer_share(const Configuration& configuration, const Communicator& data,
-                                                      std::int64_t elements) {
+std::pair<std::int64_t, std::int64_t> optimizer_share(const Configuration& configuration,
+                                                      const Communicator& data, std::int64_t elements) {
   if (configuration.parallel.zero == 0) return {0, elements};
   return {elements * data.rank() / data.size(), elements * (data.rank() + 1) / data.size()};
 }
 
 }  // namespace
 
-DinoTrainer::DinoTrainer(const Configuration& configuration, const Context& context, const std::vector<double>& mean,
-                         const std::vector<double>& deviation, std::int64_t steps)
+DinoTrainer::DinoTrainer(const Configuration& configuration, const Context& context,
+                         const std::vector<double>& mean, const std::vector<double>& deviation,
+                         std::int64_t steps)
     : configuration_(configuration),
       context_(context),
       steps_(steps),
       learning_rate_(learning_rate_schedule(configuration, steps)),
       student_(network_options(configuration), context.mesh->tensor(), over_data(*context.mesh)),
-      teacher_(without_drop_path(network_options(configuration)), context.mesh->tensor(), over_data(*context.mesh)) {
+      teacher_(without_drop_path(network_options(configuration)), context.mesh->tensor(),
+               over_data(*context.mesh)) {
   Memory& memory = context.backend->memory();
   const bool bf16_copy = context.type == DType::bf16;
   student_.build(memory, {.master = DType::f32, .gradients = true, .bf16_copy = bf16_copy});
   teacher_.build(memory, {.master = DType::f32, .gradients = false, .bf16_copy = bf16_copy});
-  published_ = {.options = teacher_.backbone().options(), .mean = mean, .deviation = deviation, .head = teacher_.head().options()};
+  published_ = {.options = teacher_.backbone().options(),
+                .mean = mean,
+                .deviation = deviation,
+                .head = teacher_.head().options()};
   initialize();
   const auto& o = configuration.objective;
   objective_ = std::make_unique<DinoObjective>(
@@ -51,9 +56,11 @@ DinoTrainer::DinoTrainer(const Configuration& configuration, const Context& cont
       optimizer_share(configuration, context.mesh->data(), student_.parameters().flat_values().elements());
   optimizer_ = std::make_unique<AdamWOptimizer>(
       *context.backend, student_.parameters(),
-      AdamWOptimizer::Options{configuration.optimizer.beta1, configuration.optimizer.beta2, configuration.optimizer.epsilon},
+      AdamWOptimizer::Options{configuration.optimizer.beta1, configuration.optimizer.beta2,
+                              configuration.optimizer.epsilon},
       begin, end);
-  sync_ = std::make_unique<GradientSync>(student_.parameters(), context.mesh->data(), configuration.parallel.bucket_bytes);
+  sync_ = std::make_unique<GradientSync>(student_.parameters(), context.mesh->data(),
+                                         configuration.parallel.bucket_bytes);
 }
 
 void DinoTrainer::initialize() {
@@ -85,18 +92,20 @@ StepReport DinoTrainer::step(std::int64_t step, const std::function<ImageBatch()
   sync_->wait();
   report.loss = objective_->reduce();
   Communicator& tensor = context_.mesh->tensor();
-  const ClippedGradients clipped = clip_gradients(
-      *context_.backend, parameters,
-      configuration_.optimizer.clip_type == "global" ? ClipType::global : ClipType::parameter,
-      configuration_.optimizer.clip_norm,
-      [&](const Tensor& squares) { tensor.all_reduce(squares, Reduce::sum).wait(); });
+  const ClippedGradients clipped =
+      clip_gradients(*context_.backend, parameters,
+                     configuration_.optimizer.clip_type == "global" ? ClipType::global : ClipType::parameter,
+                     configuration_.optimizer.clip_norm,
+                     [&](const Tensor& squares) { tensor.all_reduce(squares, Reduce::sum).wait(); });
   report.gradient_norm = clipped.norm;
-  // Decided alike on all ranks, before any of them moves a weight: what is summed over ranks is not finite anywhere.
+  // Decided alike on all ranks, before any of them moves a weight: what is summed over ranks is not finite
+  // anywhere.
   const bool finite = std::isfinite(report.loss) && clipped.finite;
   report.skipped = context_.mesh->world().all_reduce_value(finite ? 0 : 1, Reduce::max) > 0;
   if (report.skipped) return report;
   optimizer_->step(report.learning_rate,
-                   cosine_between(configuration_.optimizer.weight_decay, configuration_.optimizer.weight_decay_end, step, steps_),
+                   cosine_between(configuration_.optimizer.weight_decay,
+                                  configuration_.optimizer.weight_decay_end, step, steps_),
                    clipped.scales);
   gather_values();
   objective_->after_step();

@@ -23,8 +23,8 @@ EvaluationPictures Evaluation::pictures(const std::string& folder) const {
   }
   const PublishedVisionTransformer& published = loaded_->published;
   const bool knows = !published.mean.empty();
-  return {dataset, published.options.image_size, published.options.channels, knows ? published.mean : manifest.pixel_mean,
-          knows ? published.deviation : manifest.pixel_std};
+  return {dataset, published.options.image_size, published.options.channels,
+          knows ? published.mean : manifest.pixel_mean, knows ? published.deviation : manifest.pixel_std};
 }
 
 FeatureProgress Evaluation::progress(const std::string& dataset) const {
@@ -44,8 +44,9 @@ LabeledFeatures Evaluation::features(const std::string& dataset) const {
 LabeledFeatures Evaluation::last_blocks(const std::string& dataset, int blocks) const {
   const EvaluationPictures all = pictures(dataset);
   if (!loaded_) return pixel_features(backend(), all);
-  return last_blocks_features(backend(), world_, *loaded_->model, all, std::min(blocks, loaded_->published.options.depth),
-                              context_.type, progress(dataset));
+  return last_blocks_features(backend(), world_, *loaded_->model, all,
+                              std::min(blocks, loaded_->published.options.depth), context_.type,
+                              progress(dataset));
 }
 
 }  // namespace bireme

@@ -9,8 +9,8 @@
 
 namespace bireme {
 
-/// A trained (or published) vision transformer at work on datasets: what `features` and `evaluate` share. The work is
-/// spread over the ranks of `world`; every rank holds the whole model.
+/// A trained (or published) vision transformer at work on datasets: what `features` and `evaluate` share. The
+/// work is spread over the ranks of `world`; every rank holds the whole model.
 class Evaluation {
  public:
   /// @param model  checkpoint, run or Hugging Face folder; "pixels" for the pictures themselves as features

@@ -22,11 +22,13 @@ std::unique_ptr<Backend> make_backend(const Configuration& configuration) {
     const cuda::DeviceReport found = cuda::find_devices();
     if (found.count == 0)
       throw Error(ErrorKind::no_device, found.explanation, "run.device", "use --run.device cpu");
-    throw Error(ErrorKind::no_device, "this version trains on the CPU only", "run.device", "use --run.device cpu");
+    throw Error(ErrorKind::no_device, "this version trains on the CPU only", "run.device",
+                "use --run.device cpu");
   }
   std::unique_ptr<Backend> backend = make_cpu_backend(make_host_memory());
   if (configuration.precision.type == "bf16" && !backend->has_fast_bf16()) {
-    throw Error(ErrorKind::no_device, "this CPU has no bf16 instructions (AVX512-BF16 or AMX)", "precision.type is bf16",
+    throw Error(ErrorKind::no_device, "this CPU has no bf16 instructions (AVX512-BF16 or AMX)",
+                "precision.type is bf16",
                 "use --precision.type fp32, or another machine; `bireme doctor` shows what this one has");
   }
   return backend;
@@ -48,9 +50,11 @@ int run_job(const std::function<int(Communicator& world)>& body) {
 Context make_context(const Configuration& configuration, Communicator& world) {
   Context context;
   context.backend = make_backend(configuration);
-  context.threads = configuration.run.threads > 0 ? static_cast<int>(configuration.run.threads) : default_threads(world);
+  context.threads =
+      configuration.run.threads > 0 ? static_cast<int>(configuration.run.threads) : default_threads(world);
   omp_set_num_threads(context.threads);
-  if (const auto warning = affinity_warning(world); warning && configuration.run.threads == 0) spdlog::warn("{}", *warning);
+  if (const auto warning = affinity_warning(world); warning && configuration.run.threads == 0)
+    spdlog::warn("{}", *warning);
   context.mesh = std::make_unique<Mesh>(world, static_cast<int>(configuration.parallel.tensor));
   context.type = configuration.precision.type == "bf16" ? DType::bf16 : DType::f32;
   if (world.size() > 1 && configuration.run.timeout_seconds > 0) {

@@ -11,8 +11,8 @@
 
 namespace bireme {
 
-/// Runs `body` on the ranks that the launcher started (or the single process). An Error that one rank meets is reported
-/// once, and ends all of them within seconds with its exit code.
+/// Runs `body` on the ranks that the launcher started (or the single process). An Error that one rank meets
+/// is reported once, and ends all of them within seconds with its exit code.
 int run_job(const std::function<int(Communicator& world)>& body);
 
 /// What a run shares: its device, its threads, its grid of ranks and what watches over them.
@@ -25,7 +25,8 @@ struct Context {
 };
 
 /// Collective.
-/// @throws Error (no_device) when the device or its bf16 instructions are missing, (usage) when the tensor degree does not
+/// @throws Error (no_device) when the device or its bf16 instructions are missing, (usage) when the tensor
+/// degree does not
 ///         divide the ranks
 Context make_context(const Configuration& configuration, Communicator& world);
 

@@ -15,7 +15,8 @@ void check_resume(const std::filesystem::path& path, const Configuration& config
 
 }  // namespace
 
-RunFolder::RunFolder(const std::filesystem::path& path, const Configuration& configuration, bool resume, Communicator& world)
+RunFolder::RunFolder(const std::filesystem::path& path, const Configuration& configuration, bool resume,
+                     Communicator& world)
     : path_(path) {
   run_on_first(world, [&]() -> std::string {
     const bool holds_run = std::filesystem::exists(path / kConfigurationFile);
@@ -25,7 +26,9 @@ RunFolder::RunFolder(const std::filesystem::path& path, const Configuration& con
     }
     std::error_code failed;
     std::filesystem::create_directories(path / "checkpoints", failed);
-    if (failed) throw Error(ErrorKind::checkpoint, "cannot make the run folder: " + failed.message(), path.string(), "choose another --run");
+    if (failed)
+      throw Error(ErrorKind::checkpoint, "cannot make the run folder: " + failed.message(), path.string(),
+                  "choose another --run");
     lock_.emplace(path);
     if (holds_run) check_resume(path, configuration);
     StagedFolder::sweep(path / "checkpoints");

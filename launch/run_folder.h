@@ -11,13 +11,15 @@
 namespace bireme {
 
 /// The folder of a training run, held by one job at a time.
-///     config.toml  log.txt  metrics.jsonl  tensorboard/  checkpoints/step-NNNNNNNN/  untrained/step-00000000/
+///     config.toml  log.txt  metrics.jsonl  tensorboard/  checkpoints/step-NNNNNNNN/ untrained/step-00000000/
 class RunFolder {
  public:
   /// Collective; rank 0 makes, checks and locks the folder.
-  /// @throws Error (usage) when it holds a run and `resume` is false, or is in use; on resume when the configuration differs
+  /// @throws Error (usage) when it holds a run and `resume` is false, or is in use; on resume when the
+  /// configuration differs
   ///         in what changes the mathematics
-  RunFolder(const std::filesystem::path& path, const Configuration& configuration, bool resume, Communicator& world);
+  RunFolder(const std::filesystem::path& path, const Configuration& configuration, bool resume,
+            Communicator& world);
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }

@@ -27,10 +27,12 @@ double seconds_now() {
 /// k-NN during training: the only measure of what has been learnt, since the loss moves with the teacher.
 class NearestNeighborWatch {
  public:
-  NearestNeighborWatch(const Configuration& configuration, const Context& context, const PublishedVisionTransformer& published)
+  NearestNeighborWatch(const Configuration& configuration, const Context& context,
+                       const PublishedVisionTransformer& published)
       : context_(context) {
     const auto& d = configuration.data;
-    if (configuration.run.evaluate_every <= 0 || d.evaluation_train.empty() || d.evaluation_test.empty()) return;
+    if (configuration.run.evaluate_every <= 0 || d.evaluation_train.empty() || d.evaluation_test.empty())
+      return;
     const int size = published.options.image_size, channels = published.options.channels;
     train_.emplace(Dataset::open(d.evaluation_train), size, channels, published.mean, published.deviation);
     test_.emplace(Dataset::open(d.evaluation_test), size, channels, published.mean, published.deviation);
@@ -49,7 +51,8 @@ class NearestNeighborWatch {
  private:
   static constexpr int kNeighbors = 20;  // usually the best of the paper's 10, 20, 100, 200
   double score(const LabeledFeatures& train, const LabeledFeatures& test) const {
-    return evaluate_knn(*context_.backend, context_.mesh->data(), train, test, {.neighbors = {kNeighbors}})[0].top1;
+    return evaluate_knn(*context_.backend, context_.mesh->data(), train, test, {.neighbors = {kNeighbors}})[0]
+        .top1;
   }
 
   const Context& context_;
@@ -72,7 +75,8 @@ class Training {
                   .shuffled = configuration_.data.order == "shuffled"}),
         steps_(configuration_.run.epochs > 0 ? configuration_.run.epochs * sampler_.iterations_per_epoch()
                                              : configuration_.run.steps),
-        trainer_(configuration_, context_, {crops_.mean.begin(), crops_.mean.end()}, {crops_.std.begin(), crops_.std.end()}, steps_),
+        trainer_(configuration_, context_, {crops_.mean.begin(), crops_.mean.end()},
+                 {crops_.std.begin(), crops_.std.end()}, steps_),
         state_{.backend = *context_.backend,
                .world = world,
                .mesh = *context_.mesh,
@@ -105,10 +109,12 @@ class Training {
       }
       skipped_ = 0;
       note(metrics, progress, step + 1, report, last, seconds_now() - began, loader);
-      if (configuration_.run.checkpoint_every > 0 && (step + 1) % configuration_.run.checkpoint_every == 0) save(step + 1);
+      if (configuration_.run.checkpoint_every > 0 && (step + 1) % configuration_.run.checkpoint_every == 0)
+        save(step + 1);
       if (world_.all_reduce_value(signals.is_raised() ? 1 : 0, Reduce::max) > 0) {
         save(step + 1);
-        if (world_.rank() == 0) spdlog::info("stopped by a signal after step {}; go on with --resume", step + 1);
+        if (world_.rank() == 0)
+          spdlog::info("stopped by a signal after step {}; go on with --resume", step + 1);
         return 0;
       }
     }
@@ -130,12 +136,14 @@ class Training {
     const DatasetManifest& manifest = dataset_.manifest();
     if (manifest.channels != configuration_.model.channels) {
       throw Error(ErrorKind::usage,
-                  fmt::format("model.channels is {}, but the pictures have {}", configuration_.model.channels, manifest.channels),
+                  fmt::format("model.channels is {}, but the pictures have {}", configuration_.model.channels,
+                              manifest.channels),
                   dataset_.folder().string(), fmt::format("set model.channels to {}", manifest.channels));
     }
     validate(crops_, manifest.width > 0 ? manifest.width : crops_.global_size,
              manifest.height > 0 ? manifest.height : crops_.global_size, manifest.channels);
-    require_divisible_batch(configuration_.data.batch_size, static_cast<int>(configuration_.parallel.accumulate),
+    require_divisible_batch(configuration_.data.batch_size,
+                            static_cast<int>(configuration_.parallel.accumulate),
                             context_.mesh->data().size());
     return configuration_;
   }
@@ -182,23 +190,28 @@ class Training {
   void skip(std::int64_t step, const ImageBatch& batch) {
     ++skipped_;
     if (world_.rank() == 0)
-      spdlog::warn("step {}: loss or gradient is not finite; the step is not applied (first record {})", step + 1,
-                   batch.records.empty() ? -1 : batch.records.front());
+      spdlog::warn("step {}: loss or gradient is not finite; the step is not applied (first record {})",
+                   step + 1, batch.records.empty() ? -1 : batch.records.front());
     if (skipped_ <= configuration_.run.max_skipped_steps) return;
     throw Error(ErrorKind::not_finite,
-                fmt::format("loss or gradient was not finite in {} steps in a row, the last is step {}", skipped_, step + 1),
+                fmt::format("loss or gradient was not finite in {} steps in a row, the last is step {}",
+                            skipped_, step + 1),
                 folder_.path().string(),
-                "lower optimizer.learning_rate or use --precision.type fp32; the last good checkpoint is kept: go on with --resume");
+                "lower optimizer.learning_rate or use --precision.type fp32; the last good checkpoint is "
+                "kept: go on with --resume");
   }
 
-  void note(Metrics* metrics, Progress& progress, std::int64_t done, const StepReport& report, const ImageBatch& batch, double seconds,
-            const ImageLoader& loader) {
+  void note(Metrics* metrics, Progress& progress, std::int64_t done, const StepReport& report,
+            const ImageBatch& batch, double seconds, const ImageLoader& loader) {
     window_seconds_ += seconds;
     ++window_steps_;
-    const bool evaluates = watch_.is_on() && (done % configuration_.run.evaluate_every == 0 || done == steps_);
+    const bool evaluates =
+        watch_.is_on() && (done % configuration_.run.evaluate_every == 0 || done == steps_);
     const bool logs = done % configuration_.run.log_every == 0 || done == steps_;
-    const double images_per_second = static_cast<double>(configuration_.data.batch_size * window_steps_) / window_seconds_;
-    progress.update(done, fmt::format("loss {:.4f}  {} images/s", report.loss, short_number(images_per_second)));
+    const double images_per_second =
+        static_cast<double>(configuration_.data.batch_size * window_steps_) / window_seconds_;
+    progress.update(done,
+                    fmt::format("loss {:.4f}  {} images/s", report.loss, short_number(images_per_second)));
     if (!logs && !evaluates) return;
     const auto terms = trainer_.objective().terms();  // collective
     const double teacher = evaluates ? watch_.accuracy(trainer_.teacher().backbone()) : 0;
@@ -208,7 +221,8 @@ class Training {
       metrics->set("learning_rate", report.learning_rate);
       metrics->set("grad_norm", report.gradient_norm);
       metrics->set("images_per_second", images_per_second);
-      metrics->set("gflops_per_second", trainer_.flops(batch) * static_cast<double>(configuration_.parallel.accumulate) *
+      metrics->set("gflops_per_second", trainer_.flops(batch) *
+                                            static_cast<double>(configuration_.parallel.accumulate) *
                                             static_cast<double>(window_steps_) / window_seconds_ * 1e-9);
       metrics->set("seconds", window_seconds_ / static_cast<double>(window_steps_));
       metrics->set("data_wait_seconds", loader.statistics().wait_seconds);
@@ -218,8 +232,10 @@ class Training {
         metrics->set("knn_student", student);
       }
       metrics->write(done);
-      if (evaluates) spdlog::info("step {}: 20-NN teacher {:.2f} %, student {:.2f} %", done, 100 * teacher, 100 * student);
-      if (const std::string warning = trainer_.objective().collapse_warning(); !warning.empty()) spdlog::warn("{}", warning);
+      if (evaluates)
+        spdlog::info("step {}: 20-NN teacher {:.2f} %, student {:.2f} %", done, 100 * teacher, 100 * student);
+      if (const std::string warning = trainer_.objective().collapse_warning(); !warning.empty())
+        spdlog::warn("{}", warning);
     }
     window_seconds_ = 0;
     window_steps_ = 0;
@@ -229,7 +245,8 @@ class Training {
     if (saved_at_ == step) return;
     save_training_state(state_, folder_.checkpoints(), step);
     saved_at_ = step;
-    if (world_.rank() == 0) prune_checkpoints(folder_.checkpoints(), static_cast<int>(configuration_.run.keep_checkpoints));
+    if (world_.rank() == 0)
+      prune_checkpoints(folder_.checkpoints(), static_cast<int>(configuration_.run.keep_checkpoints));
     world_.barrier();
   }
 
@@ -260,7 +277,8 @@ ImageBatch made_up_batch(const Configuration& configuration, const Context& cont
   for (std::int64_t i = 0; i < images; ++i) batch.records.push_back(data.rank() * images + i);
   const auto add = [&](std::int64_t crops, std::int64_t side) {
     if (crops == 0) return;
-    const Tensor pixels(context.backend->memory(), {crops * images, configuration.model.channels, side, side}, DType::f32);
+    const Tensor pixels(context.backend->memory(), {crops * images, configuration.model.channels, side, side},
+                        DType::f32);
     RandomStream random(0, static_cast<std::uint64_t>(side), RandomUse::test);
     for (float& x : pixels.values<float>()) x = static_cast<float>(random.uniform(-1.7, 1.7));
     batch.groups.push_back({pixels, static_cast<int>(crops), static_cast<int>(side)});
@@ -281,9 +299,12 @@ int train(const TrainRequest& request, Communicator& world) { return Training(re
 
 int dry_run(const Configuration& configuration, Communicator& world) {
   const Context context = make_context(configuration, world);
-  require_divisible_batch(configuration.data.batch_size, static_cast<int>(configuration.parallel.accumulate), context.mesh->data().size());
-  const std::vector<double> mean(static_cast<std::size_t>(configuration.model.channels), 0.5), deviation(mean);
-  DinoTrainer trainer(configuration, context, mean, deviation, std::max<std::int64_t>(1, configuration.run.steps));
+  require_divisible_batch(configuration.data.batch_size, static_cast<int>(configuration.parallel.accumulate),
+                          context.mesh->data().size());
+  const std::vector<double> mean(static_cast<std::size_t>(configuration.model.channels), 0.5),
+      deviation(mean);
+  DinoTrainer trainer(configuration, context, mean, deviation,
+                      std::max<std::int64_t>(1, configuration.run.steps));
   const std::size_t fixed = context.backend->memory().statistics().in_use;
   const ImageBatch batch = made_up_batch(configuration, context);
   const double began = seconds_now();
@@ -292,11 +313,14 @@ int dry_run(const Configuration& configuration, Communicator& world) {
   if (world.rank() == 0) {
     const auto mib = [](std::size_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
     const std::size_t peak = context.backend->memory().statistics().peak;
-    fmt::print("{}\n# parameters of the student        {}\n", to_toml(configuration), short_number(static_cast<double>(trainer.student().parameters().elements())));
-    fmt::print("# memory of each rank: {:.0f} MiB for weights, gradients, moments and the teacher, {:.0f} MiB for a step\n", mib(fixed),
-               mib(peak - std::min(peak, fixed)));
-    fmt::print("# one step on made-up pictures: loss {:.4f}, {:.2f} s, {:.1f} images/s\n", report.loss, seconds,
-               static_cast<double>(configuration.data.batch_size) / seconds);
+    fmt::print("{}\n# parameters of the student        {}\n", to_toml(configuration),
+               short_number(static_cast<double>(trainer.student().parameters().elements())));
+    fmt::print(
+        "# memory of each rank: {:.0f} MiB for weights, gradients, moments and the teacher, {:.0f} MiB for a "
+        "step\n",
+        mib(fixed), mib(peak - std::min(peak, fixed)));
+    fmt::print("# one step on made-up pictures: loss {:.4f}, {:.2f} s, {:.1f} images/s\n", report.loss,
+               seconds, static_cast<double>(configuration.data.batch_size) / seconds);
   }
   return 0;
 }

@@ -22,7 +22,8 @@ struct StepReport {
   bool skipped = false;  ///< loss or gradient was not finite: nothing moved
 };
 
-/// The parts of a DINO run on this rank, and the step that they make together. Knows nothing of folders and terminals.
+/// The parts of a DINO run on this rank, and the step that they make together. Knows nothing of folders and
+/// terminals.
 class DinoTrainer {
  public:
   /// Parameters are initialised from run.seed, or from model.init. Collective.
@@ -37,8 +38,8 @@ class DinoTrainer {
   DinoNetwork& teacher() { return teacher_; }
   AdamWOptimizer& optimizer() { return *optimizer_; }
   const PublishedVisionTransformer& published() const { return published_; }
-  /// Floating-point operations of a step over this batch on this rank: forward and backward of the student, forward of
-  /// the teacher.
+  /// Floating-point operations of a step over this batch on this rank: forward and backward of the student,
+  /// forward of the teacher.
   double flops(const ImageBatch& batch) const;
 
  private:

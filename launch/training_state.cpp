@@ -39,7 +39,10 @@ CheckpointFile teacher_file(const TrainingState& state) {
 
 void add_statistics(CheckpointFile& file, const std::string& prefix, const DinoHead& head) {
   for (const DinoHead::Buffer& buffer : head.buffers())
-    file.tensors.push_back({.name = prefix + buffer.name, .local = buffer.value, .whole = buffer.value.shape(), .partition = {}});
+    file.tensors.push_back({.name = prefix + buffer.name,
+                            .local = buffer.value,
+                            .whole = buffer.value.shape(),
+                            .partition = {}});
 }
 
 CheckpointFile head_file(const TrainingState& state) {
@@ -59,10 +62,11 @@ CheckpointFile student_file(const TrainingState& state) {
   add_statistics(file, "", state.objective.student().head());
   const Tensor& center = state.objective.center();
   const Communicator& tensor = state.mesh.tensor();
-  file.tensors.push_back({.name = "center",
-                          .local = center,
-                          .whole = {center.elements() * tensor.size()},
-                          .partition = {.axis = 0, .blocks = 1, .part = tensor.rank(), .parts = tensor.size()}});
+  file.tensors.push_back(
+      {.name = "center",
+       .local = center,
+       .whole = {center.elements() * tensor.size()},
+       .partition = {.axis = 0, .blocks = 1, .part = tensor.rank(), .parts = tensor.size()}});
   return file;
 }
 
@@ -72,7 +76,8 @@ struct Moments {
 };
 
 bool is_sharded(const TrainingState& state) {
-  return state.optimizer.end() - state.optimizer.begin() < state.objective.student().parameters().flat_values().elements();
+  return state.optimizer.end() - state.optimizer.begin() <
+         state.objective.student().parameters().flat_values().elements();
 }
 
 Tensor gather_shares(const TrainingState& state, const Tensor& share) {
@@ -96,21 +101,24 @@ CheckpointFile moments_file(const TrainingState& state, const Moments& moments) 
   for (std::size_t i = 0; i < student.size(); ++i) {
     const Parameter& parameter = student[i];
     const std::int64_t offset = student.offset(parameter);
-    file.tensors.push_back(whole_parameter("exp_avg." + parameter.name(), parameter, moments.first.view(offset, parameter.shape())));
-    file.tensors.push_back(
-        whole_parameter("exp_avg_sq." + parameter.name(), parameter, moments.second.view(offset, parameter.shape())));
+    file.tensors.push_back(whole_parameter("exp_avg." + parameter.name(), parameter,
+                                           moments.first.view(offset, parameter.shape())));
+    file.tensors.push_back(whole_parameter("exp_avg_sq." + parameter.name(), parameter,
+                                           moments.second.view(offset, parameter.shape())));
   }
   return file;
 }
 
 std::map<std::string, std::string> documents(const TrainingState& state) {
   std::map<std::string, std::string> texts;
-  for (const Document& document : vision_transformer_documents(state.published, DType::f32)) texts[document.name] = document.text;
+  for (const Document& document : vision_transformer_documents(state.published, DType::f32))
+    texts[document.name] = document.text;
   return texts;
 }
 
 std::string training_text(const TrainingState& state, std::int64_t step) {
-  nlohmann::ordered_json json{{"format", 1}, {"step", step}, {"dataset", state.dataset}, {"configuration", state.configuration}};
+  nlohmann::ordered_json json{
+      {"format", 1}, {"step", step}, {"dataset", state.dataset}, {"configuration", state.configuration}};
   nlohmann::ordered_json steps;
   const ParameterSet& student = state.objective.student().parameters();
   for (std::size_t i = 0; i < student.size(); ++i) steps[student[i].name()] = state.optimizer.steps()[i];
@@ -120,14 +128,16 @@ std::string training_text(const TrainingState& state, std::int64_t step) {
 
 }  // namespace
 
-std::filesystem::path save_teacher(const TrainingState& state, const std::filesystem::path& folder, std::int64_t step) {
+std::filesystem::path save_teacher(const TrainingState& state, const std::filesystem::path& folder,
+                                   std::int64_t step) {
   CheckpointContent content;
   content.files = {teacher_file(state), head_file(state)};
   content.texts = documents(state);
   return save_checkpoint(folder, step, content, state.world, state.mesh.tensor());
 }
 
-std::filesystem::path save_training_state(const TrainingState& state, const std::filesystem::path& folder, std::int64_t step) {
+std::filesystem::path save_training_state(const TrainingState& state, const std::filesystem::path& folder,
+                                          std::int64_t step) {
   const Moments moments = gather_moments(state);
   CheckpointContent content;
   content.files = {teacher_file(state), head_file(state), student_file(state), moments_file(state, moments)};
@@ -149,7 +159,8 @@ std::int64_t load_training_state(const TrainingState& state, const std::filesyst
   const std::int64_t elements = state.objective.student().parameters().flat_values().elements();
   Moments moments{state.optimizer.first_moment(), state.optimizer.second_moment()};
   if (is_sharded(state)) {
-    moments = {Tensor(state.backend.memory(), {elements}, DType::f32), Tensor(state.backend.memory(), {elements}, DType::f32)};
+    moments = {Tensor(state.backend.memory(), {elements}, DType::f32),
+               Tensor(state.backend.memory(), {elements}, DType::f32)};
     fill(moments.first, 0);
     fill(moments.second, 0);
   }

@@ -12,8 +12,10 @@ namespace {
 constexpr std::int64_t kBatch = 64;
 
 /// Fills rows [begin, end) of this rank's share by `forward`, then gathers the shares.
-LabeledFeatures gather_features(const Backend& backend, Communicator& ranks, const EvaluationPictures& pictures, std::int64_t channels,
-                                const FeatureProgress& progress, const std::function<Tensor(const Tensor&)>& forward) {
+LabeledFeatures gather_features(const Backend& backend, Communicator& ranks,
+                                const EvaluationPictures& pictures, std::int64_t channels,
+                                const FeatureProgress& progress,
+                                const std::function<Tensor(const Tensor&)>& forward) {
   const std::int64_t records = pictures.records();
   const std::int64_t share = (records + ranks.size() - 1) / ranks.size();
   const Tensor all(backend.memory(), {share * ranks.size(), channels}, DType::f32);
@@ -32,17 +34,20 @@ LabeledFeatures gather_features(const Backend& backend, Communicator& ranks, con
 
 }  // namespace
 
-EvaluationPictures::EvaluationPictures(const Dataset& dataset, int size, int channels, const std::vector<double>& mean,
-                                       const std::vector<double>& deviation)
-    : size_(size), channels_(channels), mean_(mean.begin(), mean.end()), deviation_(deviation.begin(), deviation.end()) {
+EvaluationPictures::EvaluationPictures(const Dataset& dataset, int size, int channels,
+                                       const std::vector<double>& mean, const std::vector<double>& deviation)
+    : size_(size),
+      channels_(channels),
+      mean_(mean.begin(), mean.end()),
+      deviation_(deviation.begin(), deviation.end()) {
   const std::int64_t area = std::int64_t{size} * size * channels;
   planes_.resize(static_cast<std::size_t>(dataset.records() * area));
   PictureDecoder decoder;
   EvaluationCrop crop(size);
   for (std::int64_t record = 0; record < dataset.records(); ++record) {
     const EncodedPicture encoded = dataset.read(record);
-    const Planes& planes =
-        crop(decoder.decode(encoded, dataset.place(record), channels == 3 ? Channels::rgb : Channels::as_stored));
+    const Planes& planes = crop(
+        decoder.decode(encoded, dataset.place(record), channels == 3 ? Channels::rgb : Channels::as_stored));
     std::copy_n(planes.values.begin(), area, planes_.begin() + record * area);
     labels_.push_back(encoded.label);
   }
@@ -62,20 +67,24 @@ Tensor EvaluationPictures::pixels(Memory& memory, std::int64_t begin, std::int64
   return pixels;
 }
 
-LabeledFeatures class_token_features(const Backend& backend, Communicator& ranks, const VisionTransformer& model,
-                                     const EvaluationPictures& pictures, DType type, const FeatureProgress& progress) {
-  return gather_features(backend, ranks, pictures, model.options().embed_dim, progress, [&](const Tensor& pixels) {
-    Tape tape(backend, Tape::Mode::inference);
-    return model.features(tape, {Var(pixels)}, {.type = type, .keep = {}}).value();
-  });
+LabeledFeatures class_token_features(const Backend& backend, Communicator& ranks,
+                                     const VisionTransformer& model, const EvaluationPictures& pictures,
+                                     DType type, const FeatureProgress& progress) {
+  return gather_features(backend, ranks, pictures, model.options().embed_dim, progress,
+                         [&](const Tensor& pixels) {
+                           Tape tape(backend, Tape::Mode::inference);
+                           return model.features(tape, {Var(pixels)}, {.type = type, .keep = {}}).value();
+                         });
 }
 
-LabeledFeatures last_blocks_features(const Backend& backend, Communicator& ranks, const VisionTransformer& model,
-                                     const EvaluationPictures& pictures, int blocks, DType type, const FeatureProgress& progress) {
+LabeledFeatures last_blocks_features(const Backend& backend, Communicator& ranks,
+                                     const VisionTransformer& model, const EvaluationPictures& pictures,
+                                     int blocks, DType type, const FeatureProgress& progress) {
   const std::int64_t channels = model.options().embed_dim;
   return gather_features(backend, ranks, pictures, blocks * channels, progress, [&](const Tensor& pixels) {
     Tape tape(backend, Tape::Mode::inference);
-    const std::vector<Var> tokens = model.intermediate(tape, {Var(pixels)}, blocks, {.type = type, .keep = {}});
+    const std::vector<Var> tokens =
+        model.intermediate(tape, {Var(pixels)}, blocks, {.type = type, .keep = {}});
     const std::int64_t images = pixels.shape().front(), length = tokens.front().value().rows() / images;
     const Tensor features(backend.memory(), {images, blocks * channels}, DType::f32);
     for (std::int64_t image = 0; image < images; ++image)
@@ -88,7 +97,9 @@ LabeledFeatures last_blocks_features(const Backend& backend, Communicator& ranks
 
 LabeledFeatures pixel_features(const Backend& backend, const EvaluationPictures& pictures) {
   const Tensor pixels = pictures.pixels(backend.memory(), 0, pictures.records());
-  return {pixels.reshape({pictures.records(), pixels.elements() / std::max<std::int64_t>(1, pictures.records())}), pictures.labels()};
+  return {
+      pixels.reshape({pictures.records(), pixels.elements() / std::max<std::int64_t>(1, pictures.records())}),
+      pictures.labels()};
 }
 
 }  // namespace bireme

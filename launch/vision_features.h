@@ -10,7 +10,8 @@
 
 namespace bireme {
 
-/// The pictures of a dataset as a model reads them in evaluation: cropped to its size, normalised, on the host.
+/// The pictures of a dataset as a model reads them in evaluation: cropped to its size, normalised, on the
+/// host.
 class EvaluationPictures {
  public:
   /// @throws Error (data) naming the first shard or picture that cannot be read
@@ -35,13 +36,14 @@ class EvaluationPictures {
 using FeatureProgress = std::function<void(std::int64_t done, std::int64_t total)>;
 
 /// Class-token features of all pictures, computed by shares over the ranks and then held by all. Collective.
-LabeledFeatures class_token_features(const Backend& backend, Communicator& ranks, const VisionTransformer& model,
-                                     const EvaluationPictures& pictures, DType type, const FeatureProgress& progress = {});
+LabeledFeatures class_token_features(const Backend& backend, Communicator& ranks,
+                                     const VisionTransformer& model, const EvaluationPictures& pictures,
+                                     DType type, const FeatureProgress& progress = {});
 
 /// Class tokens of the last `blocks` blocks, oldest first: [N, blocks · D]. As above.
-LabeledFeatures last_blocks_features(const Backend& backend, Communicator& ranks, const VisionTransformer& model,
-                                     const EvaluationPictures& pictures, int blocks, DType type,
-                                     const FeatureProgress& progress = {});
+LabeledFeatures last_blocks_features(const Backend& backend, Communicator& ranks,
+                                     const VisionTransformer& model, const EvaluationPictures& pictures,
+                                     int blocks, DType type, const FeatureProgress& progress = {});
 
 /// The pixels themselves: what any feature should be better than.
 LabeledFeatures pixel_features(const Backend& backend, const EvaluationPictures& pictures);

@@ -13,7 +13,9 @@ namespace bireme {
 namespace {
 
 constexpr std::array kTypes = {
-    ModelType{.name = "vit", .published = "vit", .summary = "vision transformer, trained by self-distillation (DINO)"},
+    ModelType{.name = "vit",
+              .published = "vit",
+              .summary = "vision transformer, trained by self-distillation (DINO)"},
 };
 
 std::vector<std::string> known_names() {

@@ -30,8 +30,8 @@ void add_to(const Tensor& from, const Tensor& to) {
 
 }  // namespace
 
-DinoObjective::DinoObjective(const Options& options, const Backend& backend, const Mesh& mesh, DinoNetwork& student,
-                             DinoNetwork& teacher)
+DinoObjective::DinoObjective(const Options& options, const Backend& backend, const Mesh& mesh,
+                             DinoNetwork& student, DinoNetwork& teacher)
     : options_(options), backend_(backend), mesh_(mesh), student_(student), teacher_(teacher) {
   const Shape prototypes{student.head().options().out_dim / mesh.tensor().size()};
   for (Tensor* sum : {&center_, &logit_sum_, &probability_sum_}) {
@@ -61,11 +61,12 @@ Var DinoObjective::compute(Tape& tape, const ImageBatch& batch, std::int64_t glo
   // The teacher goes first: its activations are freed before the student needs memory.
   Tape no_tape(backend_, Tape::Mode::inference);
   const ImageGroup globals = globals_of(batch);
-  const Tensor teacher_logits = teacher_.forward(no_tape, std::span(&globals, 1), {.type = options_.type}).value();
+  const Tensor teacher_logits =
+      teacher_.forward(no_tape, std::span(&globals, 1), {.type = options_.type}).value();
   const KeepBranch keep = student_.keep(
       {.seed = options_.seed, .step = static_cast<std::uint64_t>(step_.step), .records = batch.records});
-  const Var logits =
-      student_.forward(tape, batch.groups, {.type = options_.type, .keep = keep, .recompute = options_.recompute});
+  const Var logits = student_.forward(tape, batch.groups,
+                                      {.type = options_.type, .keep = keep, .recompute = options_.recompute});
   const DinoLoss result = dino_loss(tape, logits, teacher_logits, center_,
                                     {.crops = crops,
                                      .student_temperature = static_cast<float>(options_.student_temperature),
@@ -80,7 +81,9 @@ Var DinoObjective::compute(Tape& tape, const ImageBatch& batch, std::int64_t glo
   return result.loss;
 }
 
-double DinoObjective::sum_over_tensor(double value) const { return mesh_.tensor().all_reduce_value(value, Reduce::sum); }
+double DinoObjective::sum_over_tensor(double value) const {
+  return mesh_.tensor().all_reduce_value(value, Reduce::sum);
+}
 
 double DinoObjective::reduce() {
   Communicator& data = mesh_.data();
@@ -122,7 +125,8 @@ std::string DinoObjective::collapse_warning() const {
   if (collapsed_steps_ == 0 || collapsed_steps_ % kStepsToWarn != 0) return {};
   const bool uniform = entropy_ > 1;
   return uniform ? "the teacher's outputs are uniform (its entropy is that of all prototypes alike): lower "
-                   "objective.teacher_temperature or optimizer.learning_rate, raise data.batch_size, or freeze the last "
+                   "objective.teacher_temperature or optimizer.learning_rate, raise data.batch_size, or "
+                   "freeze the last "
                    "layer longer"
                  : "the teacher's outputs have collapsed to one prototype (entropy near 0): raise "
                    "objective.teacher_temperature, or check that objective.center_momentum is below 1";

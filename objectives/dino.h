@@ -20,8 +20,9 @@ struct DinoStep {
   bool freeze_last_layer = false;
 };
 
-/// Self-distillation without labels (Caron et al. 2021): the student predicts, from every crop, what its moving average,
-/// the teacher, says of the two global crops. Owns the teacher and the centre of its outputs, which are part of a checkpoint.
+/// Self-distillation without labels (Caron et al. 2021): the student predicts, from every crop, what its
+/// moving average, the teacher, says of the two global crops. Owns the teacher and the centre of its outputs,
+/// which are part of a checkpoint.
 class DinoObjective {
  public:
   struct Options {
@@ -32,17 +33,19 @@ class DinoObjective {
     bool recompute = false;
   };
   /// @param student, teacher  built, of the same structure; the caller sets their values
-  DinoObjective(const Options& options, const Backend& backend, const Mesh& mesh, DinoNetwork& student, DinoNetwork& teacher);
+  DinoObjective(const Options& options, const Backend& backend, const Mesh& mesh, DinoNetwork& student,
+                DinoNetwork& teacher);
 
   /// Once before the micro-batches of an optimiser step.
   void begin(const DinoStep& step);
   /// This rank's share of the loss of the whole global batch: shares of ranks and micro-batches add up to it.
   /// @param global_images  of the optimiser step, over ranks and micro-batches
   Var compute(Tape& tape, const ImageBatch& batch, std::int64_t global_images);
-  /// After the last backward pass: adds loss and statistics over the data ranks. The same on every rank. Collective.
+  /// After the last backward pass: adds loss and statistics over the data ranks. The same on every rank.
+  /// Collective.
   double reduce();
-  /// After the optimiser: centre and teacher move (eqs. 3 and 4 of the paper's method: c ← m_c·c + (1-m_c)·mean of teacher
-  /// logits; θ_t ← m·θ_t + (1-m)·θ_s). Not called for a step that was skipped.
+  /// After the optimiser: centre and teacher move (eqs. 3 and 4 of the paper's method: c ← m_c·c +
+  /// (1-m_c)·mean of teacher logits; θ_t ← m·θ_t + (1-m)·θ_s). Not called for a step that was skipped.
   void after_step();
 
   /// The step's own numbers, by name: teacher_entropy, kl, marginal_entropy, center_norm, …

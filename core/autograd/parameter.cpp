@@ -72,7 +72,8 @@ void ParameterSet::initialize(std::uint64_t seed) {
     const std::int64_t count = value.elements();
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < count; ++i) {
-      const double x = draw(initial, seed, name, global_index(i, parameter->whole_shape(), parameter->partition()));
+      const double x =
+          draw(initial, seed, name, global_index(i, parameter->whole_shape(), parameter->partition()));
       if (value.dtype() == DType::f64) {
         value.data<double>()[i] = x;
       } else {
@@ -108,7 +109,9 @@ Parameter* ParameterSet::find(std::string_view name) {
   return nullptr;
 }
 
-const Parameter* ParameterSet::find(std::string_view name) const { return const_cast<ParameterSet*>(this)->find(name); }
+const Parameter* ParameterSet::find(std::string_view name) const {
+  return const_cast<ParameterSet*>(this)->find(name);
+}
 
 std::int64_t ParameterSet::elements() const {
   std::int64_t total = 0;

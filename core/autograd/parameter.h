@@ -10,8 +10,8 @@
 
 namespace bireme {
 
-/// The law of a parameter's initial values. Draws are keyed by (seed, name, position in the whole tensor), hence the same
-/// for every layout over ranks.
+/// The law of a parameter's initial values. Draws are keyed by (seed, name, position in the whole tensor),
+/// hence the same for every layout over ranks.
 struct Initializer {
   enum class Law { constant, normal, uniform };
   Law law = Law::constant;
@@ -19,11 +19,11 @@ struct Initializer {
 };
 
 struct ParameterOptions {
-  std::string name;                ///< published name, unique in its set
-  Shape shape;                     ///< of the whole tensor
+  std::string name;  ///< published name, unique in its set
+  Shape shape;       ///< of the whole tensor
   Initializer initial;
   Partition partition;
-  bool decays = true;              ///< takes part in weight decay
+  bool decays = true;  ///< takes part in weight decay
 };
 
 /// A trained tensor: views into its set's flat buffers. `value` is the master copy that the optimiser moves.
@@ -38,10 +38,12 @@ class Parameter {
   const Shape& shape() const { return value_.shape(); }
   const Tensor& value() const { return value_; }
   const Tensor& gradient() const { return gradient_; }  ///< undefined in sets built without gradients
-  /// The values in the type that a matrix product wants: bf16 from the copy that the optimiser keeps, else the master.
+  /// The values in the type that a matrix product wants: bf16 from the copy that the optimiser keeps, else
+  /// the master.
   const Tensor& as(DType type) const { return type == DType::bf16 ? bf16_ : value_; }
 
-  /// A parameter that is not trainable gets no gradient and is left alone by the optimiser (frozen last layer).
+  /// A parameter that is not trainable gets no gradient and is left alone by the optimiser (frozen last
+  /// layer).
   bool trainable() const { return trainable_ && gradient_.defined(); }
   void set_trainable(bool trainable) { trainable_ = trainable; }
 
@@ -57,8 +59,9 @@ class Parameter {
   bool has_gradient_ = false;  // written since begin_gradients(): later contributions add
 };
 
-/// All parameters of a network, laid out in flat buffers in *reverse* order of registration: gradients become ready in
-/// about that order, so a bucket of the gradient reduction is a slice, and the optimiser is one loop.
+/// All parameters of a network, laid out in flat buffers in *reverse* order of registration: gradients become
+/// ready in about that order, so a bucket of the gradient reduction is a slice, and the optimiser is one
+/// loop.
 class ParameterSet {
  public:
   struct BuildOptions {
@@ -76,7 +79,8 @@ class ParameterSet {
   /// Copies the values of a set of the same structure.
   void copy_from(const ParameterSet& other);
 
-  /// Before the first backward pass of an optimiser step: gradients are overwritten, not added to, by their first contribution.
+  /// Before the first backward pass of an optimiser step: gradients are overwritten, not added to, by their
+  /// first contribution.
   void begin_gradients();
 
   std::size_t size() const { return parameters_.size(); }

@@ -27,8 +27,9 @@ struct KeyHash {
   std::size_t operator()(const Key& key) const {
     const Product& p = key.product;
     const std::int64_t fields[] = {p.m, p.n, p.k,
-                                   p.transpose_a | p.transpose_b << 1 | p.accumulate << 2 | p.bias << 3 | key.packed << 4 |
-                                       static_cast<int>(p.input) << 8 | static_cast<int>(p.output) << 16};
+                                   p.transpose_a | p.transpose_b << 1 | p.accumulate << 2 | p.bias << 3 |
+                                       key.packed << 4 | static_cast<int>(p.input) << 8 |
+                                       static_cast<int>(p.output) << 16};
     return XXH3_64bits(fields, sizeof fields);
   }
 };
@@ -71,8 +72,10 @@ struct MatrixProducts::State {
       sum.append_sum(1.0F);
       attributes.set_post_ops(sum);
     }
-    const auto description = p.bias ? dnnl::matmul::desc(a, b, dnnl::memory::desc({1, p.n}, dnnl::memory::data_type::f32, Tag::ab), c)
-                                    : dnnl::matmul::desc(a, b, c);
+    const auto description =
+        p.bias
+            ? dnnl::matmul::desc(a, b, dnnl::memory::desc({1, p.n}, dnnl::memory::data_type::f32, Tag::ab), c)
+            : dnnl::matmul::desc(a, b, c);
     dnnl::matmul::primitive_desc built(description, attributes, engine);
     return std::make_unique<Entry>(Entry{built, dnnl::matmul(built)});
   }
@@ -108,29 +111,35 @@ struct MatrixProducts::State {
 MatrixProducts::MatrixProducts() : state_(std::make_unique<State>()) {}
 MatrixProducts::~MatrixProducts() = default;
 
-void MatrixProducts::run(const Product& product, const void* a, const void* b, void* c, const float* bias) const {
+void MatrixProducts::run(const Product& product, const void* a, const void* b, void* c,
+                         const float* bias) const {
   if (product.m == 0 || product.n == 0) return;
   const Entry& entry = state_->find(product, false);
-  state_->execute(entry, a, {entry.description.weights_desc(), state_->engine, const_cast<void*>(b)}, c, bias);
+  state_->execute(entry, a, {entry.description.weights_desc(), state_->engine, const_cast<void*>(b)}, c,
+                  bias);
 }
 
-std::shared_ptr<const MatrixProducts::Packed> MatrixProducts::pack(const Product& product, const void* b) const {
+std::shared_ptr<const MatrixProducts::Packed> MatrixProducts::pack(const Product& product,
+                                                                   const void* b) const {
   using Tag = dnnl::memory::format_tag;
   const Entry& entry = state_->find(product, true);
   auto packed = std::make_shared<Packed>();
   const auto description = entry.description.weights_desc();
   packed->storage = std::make_unique_for_overwrite<std::byte[]>(description.get_size() + 64);
-  void* aligned = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(packed->storage.get()) + 63) / 64 * 64);
+  void* aligned =
+      reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(packed->storage.get()) + 63) / 64 * 64);
   packed->memory = {description, state_->engine, aligned};
-  dnnl::memory plain({{product.k, product.n}, type_of(product.input), product.transpose_b ? Tag::ba : Tag::ab}, state_->engine,
-                     const_cast<void*>(b));
+  dnnl::memory plain(
+      {{product.k, product.n}, type_of(product.input), product.transpose_b ? Tag::ba : Tag::ab},
+      state_->engine, const_cast<void*>(b));
   dnnl::stream stream(state_->engine);
   dnnl::reorder(plain, packed->memory).execute(stream, plain, packed->memory);
   stream.wait();
   return packed;
 }
 
-void MatrixProducts::run(const Product& product, const void* a, const Packed& b, void* c, const float* bias) const {
+void MatrixProducts::run(const Product& product, const void* a, const Packed& b, void* c,
+                         const float* bias) const {
   if (product.m == 0 || product.n == 0) return;
   state_->execute(state_->find(product, true), a, b.memory, c, bias);
 }

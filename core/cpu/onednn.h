@@ -15,12 +15,12 @@ struct Product {
   bool accumulate = false;   ///< add to C instead of overwriting it
   DType input = DType::f32;  ///< of A and B: fp32 or bf16
   DType output = DType::f32;
-  bool bias = false;         ///< fp32 [N], added to every row
+  bool bias = false;  ///< fp32 [N], added to every row
   friend bool operator==(const Product&, const Product&) = default;
 };
 
-/// Runs products through oneDNN with a cache of its primitives. Sums are in fp32. Inside an OpenMP parallel region a product
-/// runs on the calling thread alone. Thread-safe.
+/// Runs products through oneDNN with a cache of its primitives. Sums are in fp32. Inside an OpenMP parallel
+/// region a product runs on the calling thread alone. Thread-safe.
 class MatrixProducts {
  public:
   MatrixProducts();
@@ -33,7 +33,8 @@ class MatrixProducts {
   /// B laid out as the kernel for `product` likes it best, for products that are run many times with one B.
   struct Packed;
   std::shared_ptr<const Packed> pack(const Product& product, const void* b) const;
-  void run(const Product& product, const void* a, const Packed& b, void* c, const float* bias = nullptr) const;
+  void run(const Product& product, const void* a, const Packed& b, void* c,
+           const float* bias = nullptr) const;
 
  private:
   struct State;

@@ -1,5 +1,5 @@
-// Matrix products that fit into a core's caches, for one thread. Included once for each instruction set (Highway), hence
-// the guard that toggles instead of #pragma once.
+// Matrix products that fit into a core's caches, for one thread. Included once for each instruction set
+// (Highway), hence the guard that toggles instead of #pragma once.
 #if defined(BIREME_CORE_CPU_SMALL_PRODUCTS_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef BIREME_CORE_CPU_SMALL_PRODUCTS_INL_H
 #undef BIREME_CORE_CPU_SMALL_PRODUCTS_INL_H
@@ -26,12 +26,13 @@ struct Strided {
 
 /// Rows × Vectors accumulators stay in registers while k runs: 6 × 4 of AVX-512's 32, 6 × 2 of AVX2's 16.
 template <int Rows, int Vectors, bool Accumulate, class D, class F = hn::TFromD<D>>
-HWY_INLINE void product_tile(D d, std::int64_t depth, Strided<F> a, const F* HWY_RESTRICT b, std::int64_t b_stride,
-                             F* HWY_RESTRICT c, std::int64_t c_stride) {
+HWY_INLINE void product_tile(D d, std::int64_t depth, Strided<F> a, const F* HWY_RESTRICT b,
+                             std::int64_t b_stride, F* HWY_RESTRICT c, std::int64_t c_stride) {
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   hn::Vec<D> sum[Rows][Vectors];
   for (int i = 0; i < Rows; ++i) {
-    for (int j = 0; j < Vectors; ++j) sum[i][j] = Accumulate ? hn::LoadU(d, c + i * c_stride + j * lanes) : hn::Zero(d);
+    for (int j = 0; j < Vectors; ++j)
+      sum[i][j] = Accumulate ? hn::LoadU(d, c + i * c_stride + j * lanes) : hn::Zero(d);
   }
   for (std::int64_t k = 0; k < depth; ++k) {
     hn::Vec<D> column[Vectors];
@@ -47,19 +48,20 @@ HWY_INLINE void product_tile(D d, std::int64_t depth, Strided<F> a, const F* HWY
 }
 
 template <int Vectors, bool Accumulate, class D, class F = hn::TFromD<D>>
-HWY_INLINE void product_columns(D d, std::int64_t rows, std::int64_t depth, Strided<F> a, const F* b, std::int64_t b_stride, F* c,
-                                std::int64_t c_stride) {
+HWY_INLINE void product_columns(D d, std::int64_t rows, std::int64_t depth, Strided<F> a, const F* b,
+                                std::int64_t b_stride, F* c, std::int64_t c_stride) {
   std::int64_t i = 0;
   const auto at = [&](std::int64_t row) { return Strided<F>{a.data + row * a.row, a.row, a.column}; };
   for (; i + 6 <= rows; i += 6)
     product_tile<6, Vectors, Accumulate>(d, depth, at(i), b, b_stride, c + i * c_stride, c_stride);
   for (; i + 2 <= rows; i += 2)
     product_tile<2, Vectors, Accumulate>(d, depth, at(i), b, b_stride, c + i * c_stride, c_stride);
-  if (i < rows) product_tile<1, Vectors, Accumulate>(d, depth, at(i), b, b_stride, c + i * c_stride, c_stride);
+  if (i < rows)
+    product_tile<1, Vectors, Accumulate>(d, depth, at(i), b, b_stride, c + i * c_stride, c_stride);
 }
 
-/// C [rows, columns] = (C +) A [rows, depth] · B [depth, columns]. Rows of B and C are padded: `columns` is a multiple of
-/// the number of lanes.
+/// C [rows, columns] = (C +) A [rows, depth] · B [depth, columns]. Rows of B and C are padded: `columns` is a
+/// multiple of the number of lanes.
 template <bool Accumulate, class D, class F = hn::TFromD<D>>
 void small_product(D d, std::int64_t rows, std::int64_t columns, std::int64_t depth, Strided<F> a, const F* b,
                    std::int64_t b_stride, F* c, std::int64_t c_stride) {

@@ -7,8 +7,8 @@
 
 namespace bireme {
 
-AdamWOptimizer::AdamWOptimizer(const Backend& backend, ParameterSet& parameters, const Options& options, std::int64_t begin,
-                               std::int64_t end)
+AdamWOptimizer::AdamWOptimizer(const Backend& backend, ParameterSet& parameters, const Options& options,
+                               std::int64_t begin, std::int64_t end)
     : backend_(backend),
       parameters_(parameters),
       options_(options),
@@ -28,7 +28,8 @@ void AdamWOptimizer::step(double learning_rate, double weight_decay, std::span<c
     if (!parameter.trainable()) continue;
     const auto t = static_cast<double>(++steps_[i]);
     const std::int64_t offset = parameters_.offset(parameter);
-    const std::int64_t from = std::max(offset, begin_), to = std::min(offset + parameter.value().elements(), end_);
+    const std::int64_t from = std::max(offset, begin_),
+                       to = std::min(offset + parameter.value().elements(), end_);
     if (from >= to) continue;
     slices.push_back({.begin = from - begin_,
                       .end = to - begin_,

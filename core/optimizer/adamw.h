@@ -8,10 +8,10 @@
 
 namespace bireme {
 
-/// AdamW with decoupled weight decay (Loshchilov and Hutter 2019) over the flat buffers of a parameter set: one pass over
-/// memory for all parameters. Steps are counted for each parameter, so one that was frozen starts with the bias correction
-/// of its first step. Holds the moments of the slice [begin, end) of the flat buffers: all of it, or a rank's share when
-/// optimiser state is sharded (ZeRO-1, Rajbhandari et al. 2020).
+/// AdamW with decoupled weight decay (Loshchilov and Hutter 2019) over the flat buffers of a parameter set:
+/// one pass over memory for all parameters. Steps are counted for each parameter, so one that was frozen
+/// starts with the bias correction of its first step. Holds the moments of the slice [begin, end) of the flat
+/// buffers: all of it, or a rank's share when optimiser state is sharded (ZeRO-1, Rajbhandari et al. 2020).
 class AdamWOptimizer {
  public:
   struct Options {
@@ -20,7 +20,8 @@ class AdamWOptimizer {
   AdamWOptimizer(const Backend& backend, ParameterSet& parameters, const Options& options, std::int64_t begin,
                  std::int64_t end);
 
-  /// Moves the parameters that are trainable. `scales` multiplies the gradient of each parameter (clipping); empty: 1.
+  /// Moves the parameters that are trainable. `scales` multiplies the gradient of each parameter (clipping);
+  /// empty: 1.
   void step(double learning_rate, double weight_decay, std::span<const float> scales);
 
   std::int64_t begin() const { return begin_; }

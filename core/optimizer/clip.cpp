@@ -22,8 +22,8 @@ std::vector<double> squared_norms(const Backend& backend, const ParameterSet& pa
   return squares;
 }
 
-void sum_split_parameters(const Backend& backend, const ParameterSet& parameters, std::vector<double>& squares,
-                          const std::function<void(const Tensor&)>& sum) {
+void sum_split_parameters(const Backend& backend, const ParameterSet& parameters,
+                          std::vector<double>& squares, const std::function<void(const Tensor&)>& sum) {
   std::vector<std::size_t> split;
   for (std::size_t i = 0; i < parameters.size(); ++i)
     if (parameters[i].partition().parts > 1 && parameters[i].partition().axis >= 0) split.push_back(i);
@@ -36,8 +36,8 @@ void sum_split_parameters(const Backend& backend, const ParameterSet& parameters
 
 }  // namespace
 
-ClippedGradients clip_gradients(const Backend& backend, const ParameterSet& parameters, ClipType type, double limit,
-                                const std::function<void(const Tensor&)>& sum) {
+ClippedGradients clip_gradients(const Backend& backend, const ParameterSet& parameters, ClipType type,
+                                double limit, const std::function<void(const Tensor&)>& sum) {
   std::vector<double> squares = squared_norms(backend, parameters);
   sum_split_parameters(backend, parameters, squares, sum);
   ClippedGradients result;

@@ -12,7 +12,8 @@ double cosine_between(double start, double end, std::int64_t it, std::int64_t to
 
 double ramp(double start, double end, std::int64_t i, std::int64_t warmup) {
   if (i >= warmup) return end;
-  return warmup == 1 ? start : start + (end - start) * static_cast<double>(i) / static_cast<double>(warmup - 1);
+  return warmup == 1 ? start
+                     : start + (end - start) * static_cast<double>(i) / static_cast<double>(warmup - 1);
 }
 
 double LearningRateSchedule::at(std::int64_t it) const {

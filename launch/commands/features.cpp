@@ -20,11 +20,13 @@ int run_features(Arguments arguments) {
     if (world.rank() != 0) return 0;
     Hdf5Writer file(options.path("output"));
     file.write("features", features.features);
-    const Tensor labels(evaluation.backend().memory(), {static_cast<std::int64_t>(features.labels.size())}, DType::i32);
+    const Tensor labels(evaluation.backend().memory(), {static_cast<std::int64_t>(features.labels.size())},
+                        DType::i32);
     std::copy(features.labels.begin(), features.labels.end(), labels.data<std::int32_t>());
     file.write("labels", labels);
     file.close();
-    fmt::print("{} features of {} channels in {}\n", features.features.rows(), features.features.channels(), options.text("output"));
+    fmt::print("{} features of {} channels in {}\n", features.features.rows(), features.features.channels(),
+               options.text("output"));
     return 0;
   });
 }

@@ -13,7 +13,8 @@ namespace bireme {
 
 namespace {
 
-/// logits → softmax - one-hot, divided by the rows: the gradient of the mean cross-entropy, which is returned.
+/// logits → softmax - one-hot, divided by the rows: the gradient of the mean cross-entropy, which is
+/// returned.
 double softmax_gradient(const Tensor& logits, std::span<const std::int32_t> labels) {
   const std::int64_t rows = logits.rows(), classes = logits.channels();
   double loss = 0;
@@ -32,7 +33,8 @@ double softmax_gradient(const Tensor& logits, std::span<const std::int32_t> labe
   return loss / static_cast<double>(rows);
 }
 
-void momentum_step(const Tensor& parameter, const Tensor& gradient, const Tensor& velocity, double momentum, double rate) {
+void momentum_step(const Tensor& parameter, const Tensor& gradient, const Tensor& velocity, double momentum,
+                   double rate) {
   for (std::int64_t i = 0; i < parameter.elements(); ++i) {
     float& v = velocity.data<float>()[i];
     v = static_cast<float>(momentum * v + gradient.data<float>()[i]);
@@ -46,13 +48,15 @@ std::vector<std::int64_t> epoch_order(std::int64_t records, const LinearProbeOpt
   for (std::int64_t i = 0; i < records; ++i) order[static_cast<std::size_t>(i)] = i;
   if (!options.shuffled) return order;
   RandomStream random(options.seed, static_cast<std::uint64_t>(epoch), RandomUse::permutation, 1);
-  for (std::int64_t i = records; i-- > 1;) std::swap(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(random.below(i + 1))]);
+  for (std::int64_t i = records; i-- > 1;)
+    std::swap(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(random.below(i + 1))]);
   return order;
 }
 
 int classes_of(const LabeledFeatures& set) {
   if (set.labels.empty() || *std::min_element(set.labels.begin(), set.labels.end()) < 0)
-    throw Error(ErrorKind::data, "the dataset has no labels", "linear probe", "prepare it from one folder per class");
+    throw Error(ErrorKind::data, "the dataset has no labels", "linear probe",
+                "prepare it from one folder per class");
   return *std::max_element(set.labels.begin(), set.labels.end()) + 1;
 }
 
@@ -63,7 +67,8 @@ void standardize(const Tensor& train, const Tensor& test) {
     double mean = 0, square = 0;
     for (std::int64_t r = 0; r < train.rows(); ++r) mean += train.data<float>()[r * channels + c];
     mean /= static_cast<double>(train.rows());
-    for (std::int64_t r = 0; r < train.rows(); ++r) square += std::pow(train.data<float>()[r * channels + c] - mean, 2);
+    for (std::int64_t r = 0; r < train.rows(); ++r)
+      square += std::pow(train.data<float>()[r * channels + c] - mean, 2);
     const double inverse = 1 / std::sqrt(square / static_cast<double>(train.rows()) + 1e-12);
     for (const Tensor* set : {&train, &test})
       for (std::int64_t r = 0; r < set->rows(); ++r) {
@@ -75,18 +80,20 @@ void standardize(const Tensor& train, const Tensor& test) {
 
 }  // namespace
 
-std::vector<double> train_linear_probe(const Backend& backend, const LabeledFeatures& train, LinearClassifier& classifier,
-                                       const LinearProbeOptions& options) {
+std::vector<double> train_linear_probe(const Backend& backend, const LabeledFeatures& train,
+                                       LinearClassifier& classifier, const LinearProbeOptions& options) {
   Memory& memory = backend.memory();
   const std::int64_t records = train.features.rows(), channels = train.features.channels();
   const std::int64_t classes = classifier.weight.rows();
   const Tensor dweight(memory, {classes, channels}, DType::f32), dbias(memory, {classes}, DType::f32);
-  const Tensor weight_velocity(memory, {classes, channels}, DType::f32), bias_velocity(memory, {classes}, DType::f32);
+  const Tensor weight_velocity(memory, {classes, channels}, DType::f32),
+      bias_velocity(memory, {classes}, DType::f32);
   fill(weight_velocity, 0);
   fill(bias_velocity, 0);
   std::vector<double> losses;
   for (int epoch = 0; epoch < options.epochs; ++epoch) {
-    const double rate = options.learning_rate * 0.5 * (1 + std::cos(std::numbers::pi * epoch / options.epochs));
+    const double rate =
+        options.learning_rate * 0.5 * (1 + std::cos(std::numbers::pi * epoch / options.epochs));
     const std::vector<std::int64_t> order = epoch_order(records, options, epoch);
     for (std::int64_t first = 0; first < records; first += options.batch_size) {
       const std::int64_t rows = std::min(options.batch_size, records - first);
@@ -99,7 +106,11 @@ std::vector<double> train_linear_probe(const Backend& backend, const LabeledFeat
       }
       backend.linear().linear({.x = x, .weight = classifier.weight, .bias = classifier.bias, .y = logits});
       losses.push_back(softmax_gradient(logits, labels));
-      backend.linear().linear({.dy = logits, .x = x, .weight = classifier.weight, .dx = {}, .dweight = {dweight, false},
+      backend.linear().linear({.dy = logits,
+                               .x = x,
+                               .weight = classifier.weight,
+                               .dx = {},
+                               .dweight = {dweight, false},
                                .dbias = {dbias, false}});
       momentum_step(classifier.weight, dweight, weight_velocity, options.momentum, rate);
       momentum_step(classifier.bias, dbias, bias_velocity, options.momentum, rate);
@@ -111,7 +122,8 @@ std::vector<double> train_linear_probe(const Backend& backend, const LabeledFeat
 double accuracy(const Backend& backend, const LabeledFeatures& set, const LinearClassifier& classifier) {
   const std::int64_t rows = set.features.rows(), classes = classifier.weight.rows();
   const Tensor logits(backend.memory(), {rows, classes}, DType::f32);
-  backend.linear().linear({.x = set.features, .weight = classifier.weight, .bias = classifier.bias, .y = logits});
+  backend.linear().linear(
+      {.x = set.features, .weight = classifier.weight, .bias = classifier.bias, .y = logits});
   std::int64_t right = 0;
   for (std::int64_t r = 0; r < rows; ++r) {
     const float* row = logits.data<float>() + r * classes;
@@ -120,8 +132,9 @@ double accuracy(const Backend& backend, const LabeledFeatures& set, const Linear
   return static_cast<double>(right) / static_cast<double>(rows);
 }
 
-std::vector<ProbeResult> sweep_linear_probe(const Backend& backend, Communicator& ranks, const LabeledFeatures& train,
-                                            const LabeledFeatures& test, const std::vector<double>& learning_rates,
+std::vector<ProbeResult> sweep_linear_probe(const Backend& backend, Communicator& ranks,
+                                            const LabeledFeatures& train, const LabeledFeatures& test,
+                                            const std::vector<double>& learning_rates,
                                             const LinearProbeOptions& options) {
   const int classes = std::max(classes_of(train), classes_of(test));
   Memory& memory = backend.memory();
@@ -130,8 +143,10 @@ std::vector<ProbeResult> sweep_linear_probe(const Backend& backend, Communicator
   standardize(own_train.features, own_test.features);
   const Tensor accuracies(memory, {static_cast<std::int64_t>(learning_rates.size())}, DType::f64);
   fill(accuracies, 0);
-  for (std::size_t i = static_cast<std::size_t>(ranks.rank()); i < learning_rates.size(); i += static_cast<std::size_t>(ranks.size())) {
-    LinearClassifier classifier{Tensor(memory, {classes, train.features.channels()}, DType::f32), Tensor(memory, {classes}, DType::f32)};
+  for (std::size_t i = static_cast<std::size_t>(ranks.rank()); i < learning_rates.size();
+       i += static_cast<std::size_t>(ranks.size())) {
+    LinearClassifier classifier{Tensor(memory, {classes, train.features.channels()}, DType::f32),
+                                Tensor(memory, {classes}, DType::f32)};
     RandomStream random(options.seed, 0, RandomUse::initialize);
     for (float& w : classifier.weight.values<float>()) w = static_cast<float>(0.01 * random.normal());
     fill(classifier.bias, 0);
@@ -142,8 +157,10 @@ std::vector<ProbeResult> sweep_linear_probe(const Backend& backend, Communicator
   }
   ranks.all_reduce(accuracies, Reduce::sum).wait();
   std::vector<ProbeResult> results;
-  for (std::size_t i = 0; i < learning_rates.size(); ++i) results.push_back({learning_rates[i], accuracies.data<double>()[i]});
-  std::stable_sort(results.begin(), results.end(), [](const auto& a, const auto& b) { return a.accuracy > b.accuracy; });
+  for (std::size_t i = 0; i < learning_rates.size(); ++i)
+    results.push_back({learning_rates[i], accuracies.data<double>()[i]});
+  std::stable_sort(results.begin(), results.end(),
+                   [](const auto& a, const auto& b) { return a.accuracy > b.accuracy; });
   return results;
 }
 

@@ -33,8 +33,8 @@ Tensor unit_rows(Memory& memory, const Tensor& features, const char* name) {
     double square = 0;
     for (std::int64_t c = 0; c < channels; ++c) square += double{row[c]} * row[c];
     if (!(square > 1e-24) || !std::isfinite(square)) {
-      throw Error(ErrorKind::data, "the feature of record " + std::to_string(r) + " is zero or not finite", name,
-                  "check the model: its training may have diverged");
+      throw Error(ErrorKind::data, "the feature of record " + std::to_string(r) + " is zero or not finite",
+                  name, "check the model: its training may have diverged");
     }
     const auto inverse = static_cast<float>(1 / std::sqrt(square));
     for (std::int64_t c = 0; c < channels; ++c) row[c] *= inverse;
@@ -43,7 +43,8 @@ Tensor unit_rows(Memory& memory, const Tensor& features, const char* name) {
 }
 
 /// The k first candidates of a row of similarities, in order.
-void scan(const float* similarities, std::int64_t count, std::int64_t first_index, int k, std::vector<Candidate>& best) {
+void scan(const float* similarities, std::int64_t count, std::int64_t first_index, int k,
+          std::vector<Candidate>& best) {
   best.clear();  // a heap whose front is the last of the list
   for (std::int64_t i = 0; i < count; ++i) {
     const Candidate candidate{similarities[i], first_index + i};
@@ -60,14 +61,16 @@ void scan(const float* similarities, std::int64_t count, std::int64_t first_inde
 }
 
 /// Merges the lists that ranks found in their shares.
-Neighbors merge(const Backend& backend, Communicator& ranks, const std::vector<Candidate>& own, std::int64_t tests, int k) {
+Neighbors merge(const Backend& backend, Communicator& ranks, const std::vector<Candidate>& own,
+                std::int64_t tests, int k) {
   const Shape shape{tests * k}, all_shape{ranks.size() * tests * k};
   const Tensor similarity(backend.memory(), shape, DType::f32), index(backend.memory(), shape, DType::i64);
   for (std::size_t i = 0; i < own.size(); ++i) {
     similarity.data<float>()[i] = own[i].similarity;
     index.data<std::int64_t>()[i] = own[i].index;
   }
-  const Tensor similarities(backend.memory(), all_shape, DType::f32), indices(backend.memory(), all_shape, DType::i64);
+  const Tensor similarities(backend.memory(), all_shape, DType::f32),
+      indices(backend.memory(), all_shape, DType::i64);
   ranks.all_gather(similarity, similarities).wait();
   ranks.all_gather(index, indices).wait();
   Neighbors result{.k = k, .similarities = {}, .indices = {}};
@@ -97,15 +100,19 @@ void require_labels(const LabeledFeatures& set, const char* name) {
 
 }  // namespace
 
-Neighbors nearest_neighbors(const Backend& backend, Communicator& ranks, const Tensor& train, const Tensor& test, int k) {
+Neighbors nearest_neighbors(const Backend& backend, Communicator& ranks, const Tensor& train,
+                            const Tensor& test, int k) {
   const std::int64_t total = train.rows(), tests = test.rows();
   if (k < 1 || k > total) {
-    throw Error(ErrorKind::usage, "k is " + std::to_string(k) + ", but the training set has " + std::to_string(total) + " records",
-                "k-NN", "choose --k from 1 to " + std::to_string(total));
+    throw Error(
+        ErrorKind::usage,
+        "k is " + std::to_string(k) + ", but the training set has " + std::to_string(total) + " records",
+        "k-NN", "choose --k from 1 to " + std::to_string(total));
   }
   const Tensor train_units = unit_rows(backend.memory(), train, "training set");
   const Tensor test_units = unit_rows(backend.memory(), test, "test set");
-  const std::int64_t begin = total * ranks.rank() / ranks.size(), end = total * (ranks.rank() + 1) / ranks.size();
+  const std::int64_t begin = total * ranks.rank() / ranks.size(),
+                     end = total * (ranks.rank() + 1) / ranks.size();
   const Var share(train_units.slice(begin, end));
   // Lists of ranks with fewer than k records are filled up with what can never be chosen.
   std::vector<Candidate> own(static_cast<std::size_t>(tests * k), {-2.0F, total});
@@ -126,15 +133,16 @@ Neighbors nearest_neighbors(const Backend& backend, Communicator& ranks, const T
   return merge(backend, ranks, own, tests, k);
 }
 
-std::vector<double> knn_votes(const Neighbors& neighbors, int k, std::span<const std::int32_t> labels, int classes,
-                              double temperature) {
+std::vector<double> knn_votes(const Neighbors& neighbors, int k, std::span<const std::int32_t> labels,
+                              int classes, double temperature) {
   const auto tests = static_cast<std::int64_t>(neighbors.indices.size()) / neighbors.k;
   std::vector<double> votes(static_cast<std::size_t>(tests * classes), 0.0);
   for (std::int64_t test = 0; test < tests; ++test) {
     for (int j = 0; j < k; ++j) {
       const auto at = static_cast<std::size_t>(test * neighbors.k + j);
       const std::int32_t label = labels[static_cast<std::size_t>(neighbors.indices[at])];
-      votes[static_cast<std::size_t>(test * classes + label)] += std::exp(double{neighbors.similarities[at]} / temperature);
+      votes[static_cast<std::size_t>(test * classes + label)] +=
+          std::exp(double{neighbors.similarities[at]} / temperature);
     }
   }
   return votes;

@@ -16,10 +16,12 @@ struct Layout {
   std::int64_t dimension;
 };
 // One token; heads narrower than a vector; two lengths in one buffer; more queries than are taken at a time.
-const std::vector<Layout> kLayouts = {{{{1, 1}}, 1, 1}, {{{2, 5}}, 2, 3}, {{{2, 17}, {3, 5}}, 3, 16}, {{{1, 130}}, 2, 24}};
+const std::vector<Layout> kLayouts = {
+    {{{1, 1}}, 1, 1}, {{{2, 5}}, 2, 3}, {{{2, 17}, {3, 5}}, 3, 16}, {{{1, 130}}, 2, 24}};
 
 OpCase attention_case(const Layout& layout) {
-  return {.inputs = {{random_normal({rows_of(layout.segments), 3 * layout.heads * layout.dimension}, {.seed = 5})}},
+  return {.inputs = {{random_normal({rows_of(layout.segments), 3 * layout.heads * layout.dimension},
+                                    {.seed = 5})}},
           .parameters = {},
           .run = [layout](Tape& tape, const std::vector<Var>& x, ParameterSet&, DType) -> std::vector<Var> {
             return {attention(tape, x[0], layout.heads, layout.segments)};
@@ -30,13 +32,16 @@ class Attention : public DeviceTest {};
 INSTANTIATE_TEST_SUITE_P(Devices, Attention, on_every_device(), device_name);
 
 TEST_P(Attention, GradientsMatchCentralDifferences) {
-  for (const Layout& layout : {kLayouts[0], kLayouts[1], kLayouts[2]}) expect_gradients(backend(), attention_case(layout));
+  for (const Layout& layout : {kLayouts[0], kLayouts[1], kLayouts[2]})
+    expect_gradients(backend(), attention_case(layout));
 }
 
 TEST_P(Attention, AgreesWithDouble) {
   for (const Layout& layout : kLayouts) {
-    expect_agrees_with_double(backend(), attention_case(layout), DType::f32, 5e-6);  // sums of 130 and exponentials
-    expect_agrees_with_double(backend(), attention_case(layout), DType::bf16, 0.02);  // inputs and outputs rounded to 2⁻⁹
+    expect_agrees_with_double(backend(), attention_case(layout), DType::f32,
+                              5e-6);  // sums of 130 and exponentials
+    expect_agrees_with_double(backend(), attention_case(layout), DType::bf16,
+                              0.02);  // inputs and outputs rounded to 2⁻⁹
   }
 }
 
@@ -55,7 +60,8 @@ TEST_P(Attention, StaysFiniteForScoresThatOverflowAnExponential) {
 TEST_P(Attention, WeightsAreTheSoftmaxThatWeighsTheValues) {
   const int heads = 2;
   const std::int64_t length = 7, dimension = 3;
-  const Tensor qkv = convert(memory(), random_normal({2 * length, 3 * heads * dimension}, {.seed = 9}), DType::f32);
+  const Tensor qkv =
+      convert(memory(), random_normal({2 * length, 3 * heads * dimension}, {.seed = 9}), DType::f32);
   const Tensor weights = attention_weights(backend(), qkv, heads, {2, length});
   Tape tape(backend(), Tape::Mode::inference);
   const Tensor y = attention(tape, Var(qkv), heads, {{2, length}}).value();
@@ -70,8 +76,10 @@ TEST_P(Attention, WeightsAreTheSoftmaxThatWeighsTheValues) {
         for (std::int64_t c = 0; c < dimension; ++c) {
           double sum = 0;
           for (std::int64_t j = 0; j < length; ++j)
-            sum += double{row[j]} * qkv.data<float>()[(s * length + j) * 3 * heads * dimension + 2 * heads * dimension + h * dimension + c];
-          again.data<float>()[(s * length + i) * heads * dimension + h * dimension + c] = static_cast<float>(sum);
+            sum += double{row[j]} * qkv.data<float>()[(s * length + j) * 3 * heads * dimension +
+                                                      2 * heads * dimension + h * dimension + c];
+          again.data<float>()[(s * length + i) * heads * dimension + h * dimension + c] =
+              static_cast<float>(sum);
         }
       }
   expect_close(y, again, 1e-6);

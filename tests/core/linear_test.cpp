@@ -25,11 +25,12 @@ OpCase linear_case(const Sizes& s, bool fused) {
 }
 
 OpCase product_case(const Sizes& s) {
-  return {.inputs = {{random_normal({s.rows, s.in}, {.seed = 1})}, {random_normal({s.out, s.in}, {.seed = 2})}},
-          .parameters = {},
-          .run = [](Tape& tape, const std::vector<Var>& x, ParameterSet&, DType) -> std::vector<Var> {
-            return {linear(tape, x[0], x[1])};
-          }};
+  return {
+      .inputs = {{random_normal({s.rows, s.in}, {.seed = 1})}, {random_normal({s.out, s.in}, {.seed = 2})}},
+      .parameters = {},
+      .run = [](Tape& tape, const std::vector<Var>& x, ParameterSet&, DType) -> std::vector<Var> {
+        return {linear(tape, x[0], x[1])};
+      }};
 }
 
 /// A weight used twice, and an input used twice: second contributions add to the first.
@@ -57,8 +58,10 @@ TEST_P(Linear, GradientsMatchCentralDifferences) {
 TEST_P(Linear, AgreesWithDouble) {
   for (const Sizes& sizes : kSizes) {
     for (const OpCase& op : {linear_case(sizes, false), linear_case(sizes, true), product_case(sizes)}) {
-      expect_agrees_with_double(backend(), op, DType::f32, 2e-6);  // sums of up to 200 products, each rounded to 6e-8
-      if (backend().has_fast_bf16()) expect_agrees_with_double(backend(), op, DType::bf16, 0.015);  // roundings of 2⁻⁹
+      expect_agrees_with_double(backend(), op, DType::f32,
+                                2e-6);  // sums of up to 200 products, each rounded to 6e-8
+      if (backend().has_fast_bf16())
+        expect_agrees_with_double(backend(), op, DType::bf16, 0.015);  // roundings of 2⁻⁹
     }
   }
 }
@@ -69,7 +72,8 @@ TEST_P(Linear, NamesBothShapesWhenTheWeightDoesNotFit) {
   parameters.build(memory(), {});
   Tape tape(backend());
   const Var x(Tensor(memory(), {2, 5}, DType::f32));
-  EXPECT_TRUE(mentions(error_of(ErrorKind::data, [&] { linear(tape, x, weight, nullptr); }), {"fc.weight", "[4, 6]", "[4, 5]"}));
+  EXPECT_TRUE(mentions(error_of(ErrorKind::data, [&] { linear(tape, x, weight, nullptr); }),
+                       {"fc.weight", "[4, 6]", "[4, 5]"}));
 }
 
 }  // namespace

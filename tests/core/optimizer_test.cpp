@@ -18,10 +18,11 @@ TEST(Schedules, MatchGolden) {
     const std::string path = "outputs/" + name;
     const auto n = static_cast<std::int64_t>(golden.number(path, "per_epoch"));
     const Tensor expected = golden.tensor(path);
-    const LearningRateSchedule schedule{.base = golden.number(path, "base"),
-                                        .minimum = golden.number(path, "final"),
-                                        .warmup = n * static_cast<std::int64_t>(golden.number(path, "warmup_epochs")),
-                                        .total = expected.elements()};
+    const LearningRateSchedule schedule{
+        .base = golden.number(path, "base"),
+        .minimum = golden.number(path, "final"),
+        .warmup = n * static_cast<std::int64_t>(golden.number(path, "warmup_epochs")),
+        .total = expected.elements()};
     for (std::int64_t it = 0; it < expected.elements(); ++it)
       EXPECT_NEAR(schedule.at(it), expected.data<double>()[it], 1e-12) << name << " at " << it;
   }
@@ -29,8 +30,9 @@ TEST(Schedules, MatchGolden) {
     const std::string path = "outputs/" + name;
     const Tensor expected = golden.tensor(path);
     for (std::int64_t it = 0; it < expected.elements(); ++it)
-      EXPECT_NEAR(cosine_between(golden.number(path, "base"), golden.number(path, "final"), it, expected.elements()),
-                  expected.data<double>()[it], 1e-12);
+      EXPECT_NEAR(
+          cosine_between(golden.number(path, "base"), golden.number(path, "final"), it, expected.elements()),
+          expected.data<double>()[it], 1e-12);
   }
   for (const std::string name : {"teacher_temp", "teacher_temp_constant"}) {
     const std::string path = "outputs/" + name;
@@ -46,7 +48,11 @@ class Optimizer : public ::testing::Test {
  protected:
   Optimizer() {
     for (const std::int64_t size : {3, 20, 40000}) {
-      parameters_.add({.name = "p" + std::to_string(size), .shape = {size}, .initial = {Initializer::Law::normal, 1}, .partition = {}, .decays = size != 3});
+      parameters_.add({.name = "p" + std::to_string(size),
+                       .shape = {size},
+                       .initial = {Initializer::Law::normal, 1},
+                       .partition = {},
+                       .decays = size != 3});
     }
     parameters_.build(backend_->memory(), {});
     parameters_.initialize(1);
@@ -76,7 +82,8 @@ TEST_F(Optimizer, FollowsTheFormulaAndCountsStepsForEachParameter) {
       m[i] = 0.9 * m[i] + 0.1 * g;
       v[i] = 0.999 * v[i] + 0.001 * g * g;
       theta[i] *= 1 - rate * (i == 0 ? 0 : decay);
-      theta[i] -= rate * (m[i] / (1 - std::pow(0.9, t))) / (std::sqrt(v[i] / (1 - std::pow(0.999, t))) + 1e-8);
+      theta[i] -=
+          rate * (m[i] / (1 - std::pow(0.9, t))) / (std::sqrt(v[i] / (1 - std::pow(0.999, t))) + 1e-8);
     }
   }
   for (std::size_t i = 0; i < 3; ++i)
@@ -87,16 +94,22 @@ TEST_F(Optimizer, FollowsTheFormulaAndCountsStepsForEachParameter) {
 TEST_F(Optimizer, SharesOfTheBuffersMakeTheSameStep) {
   ParameterSet other;
   for (std::size_t i = 0; i < parameters_.size(); ++i)
-    other.add({.name = parameters_[i].name(), .shape = parameters_[i].shape(), .initial = {}, .partition = {}, .decays = parameters_[i].decays()});
+    other.add({.name = parameters_[i].name(),
+               .shape = parameters_[i].shape(),
+               .initial = {},
+               .partition = {},
+               .decays = parameters_[i].decays()});
   other.build(backend_->memory(), {});
   other.copy_from(parameters_);
   copy(parameters_.flat_gradients(), other.flat_gradients());
   const std::int64_t n = parameters_.flat_values().elements(), cut = n / 3;
-  AdamWOptimizer whole(*backend_, parameters_, {}, 0, n), first(*backend_, other, {}, 0, cut), second(*backend_, other, {}, cut, n);
+  AdamWOptimizer whole(*backend_, parameters_, {}, 0, n), first(*backend_, other, {}, 0, cut),
+      second(*backend_, other, {}, cut, n);
   whole.step(0.1, 0.1, {});
   first.step(0.1, 0.1, {});
   second.step(0.1, 0.1, {});
-  for (std::int64_t i = 0; i < n; ++i) ASSERT_NEAR(parameters_.flat_values().data<float>()[i], other.flat_values().data<float>()[i], 1e-6);
+  for (std::int64_t i = 0; i < n; ++i)
+    ASSERT_NEAR(parameters_.flat_values().data<float>()[i], other.flat_values().data<float>()[i], 1e-6);
 }
 
 TEST_F(Optimizer, ClipsEachTensorOrAllTogether) {

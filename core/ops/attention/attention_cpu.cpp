@@ -1,12 +1,11 @@
-#include "core/cpu/cpu_kernels.h"
-#include "core/ops/attention/attention_kernels.h"
-
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "core/cpu/cpu_kernels.h"
+#include "core/ops/attention/attention_kernels.h"
 #include "core/ops/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -21,8 +20,8 @@
 #define BIREME_ATTENTION_TASK
 namespace bireme::cpu {
 
-// Queries are taken this many at a time, so that their rows of scores stay in the second-level cache for sequences of
-// thousands of tokens.
+// Queries are taken this many at a time, so that their rows of scores stay in the second-level cache for
+// sequences of thousands of tokens.
 constexpr std::int64_t kQueryRows = 64;
 
 /// One head of one sequence. Pointers are at its first row; strides in elements.
@@ -31,7 +30,7 @@ struct HeadTask {
   using F = std::conditional_t<std::is_same_v<T, double>, double, float>;
   const T* qkv = nullptr;  // q at 0, k at `channels`, v at 2·channels
   T* y = nullptr;
-  F* log_sum = nullptr;    // stride `heads`; or null
+  F* log_sum = nullptr;  // stride `heads`; or null
   const T* dy = nullptr;
   T* dqkv = nullptr;
   bool accumulate = false;
@@ -66,7 +65,8 @@ std::array<F*, N> carve(std::vector<F>& memory, const std::int64_t (&sizes)[N]) 
 
 /// to[i][0 … dimension) = scale · from[i][…], the padding zero.
 template <class D, class T, class F = hn::TFromD<D>>
-void pack_rows(D d, const T* from, std::int64_t stride, std::int64_t rows, std::int64_t dimension, std::int64_t width, F scale, F* to) {
+void pack_rows(D d, const T* from, std::int64_t stride, std::int64_t rows, std::int64_t dimension,
+               std::int64_t width, F scale, F* to) {
   const auto factor = hn::Set(d, scale);
   for (std::int64_t i = 0; i < rows; ++i) {
     for_vectors(d, dimension, [&](std::int64_t c, auto part) HWY_ATTR {
@@ -77,14 +77,17 @@ void pack_rows(D d, const T* from, std::int64_t stride, std::int64_t rows, std::
 
 /// to[c][i] = from[i][c], rows padded with zeros to `width`.
 template <class T, class F>
-void pack_transposed(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t dimension, std::int64_t width, F* to) {
+void pack_transposed(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t dimension,
+                     std::int64_t width, F* to) {
   for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t c = 0; c < dimension; ++c) to[c * width + i] = static_cast<F>(to_float(from[i * stride + c]));
+    for (std::int64_t c = 0; c < dimension; ++c)
+      to[c * width + i] = static_cast<F>(to_float(from[i * stride + c]));
   for (std::int64_t c = 0; c < dimension; ++c) std::fill(to + c * width + rows, to + (c + 1) * width, F{0});
 }
 
 template <class D, class T, class F = hn::TFromD<D>>
-void unpack_rows(D d, const F* from, std::int64_t width, std::int64_t rows, std::int64_t dimension, bool accumulate, T* to, std::int64_t stride) {
+void unpack_rows(D d, const F* from, std::int64_t width, std::int64_t rows, std::int64_t dimension,
+                 bool accumulate, T* to, std::int64_t stride) {
   for (std::int64_t i = 0; i < rows; ++i) {
     for_vectors(d, dimension, [&](std::int64_t c, auto part) HWY_ATTR {
       put(d, hn::LoadU(d, from + i * width + c), to + i * stride + c, accumulate, part);
@@ -109,7 +112,8 @@ F softmax_row(D d, F* row, std::int64_t length, std::int64_t width) {
   for (std::int64_t j = length; j < width; ++j) row[j] = 0;
   const F total = hn::GetLane(hn::SumOfLanes(d, sum));
   const auto inverse = hn::Set(d, 1 / total);
-  for (std::int64_t j = 0; j < width; j += lanes) hn::StoreU(hn::Mul(inverse, hn::LoadU(d, row + j)), d, row + j);
+  for (std::int64_t j = 0; j < width; j += lanes)
+    hn::StoreU(hn::Mul(inverse, hn::LoadU(d, row + j)), d, row + j);
   return hn::GetLane(top) + std::log(total);
 }
 
@@ -118,7 +122,8 @@ void attention_forward(const HeadTask<T>& t) {
   using F = Lane<T>;
   const hn::ScalableTag<F> d;
   const std::int64_t lanes = lanes_of(d);
-  const std::int64_t L = t.length, stride = 3 * t.channels, wide = padded(L, lanes), deep = padded(t.dimension, lanes);
+  const std::int64_t L = t.length, stride = 3 * t.channels, wide = padded(L, lanes),
+                     deep = padded(t.dimension, lanes);
   const std::int64_t block = std::min(L, kQueryRows);
   static thread_local std::vector<F> memory;
   const auto [keys, values, queries, scores, out] =
@@ -135,7 +140,8 @@ void attention_forward(const HeadTask<T>& t) {
       const F log_sum = softmax_row(d, scores + i * wide, L, wide);
       if (t.log_sum != nullptr) t.log_sum[(first + i) * t.heads] = log_sum;
       if (t.weights != nullptr)
-        for (std::int64_t j = 0; j < L; ++j) t.weights[(first + i) * L + j] = static_cast<float>(scores[i * wide + j]);
+        for (std::int64_t j = 0; j < L; ++j)
+          t.weights[(first + i) * L + j] = static_cast<float>(scores[i * wide + j]);
     }
     if (t.y == nullptr) continue;
     small_product<false>(d, rows, deep, L, Strided<F>{scores, wide, 1}, values, deep, out, deep);
@@ -145,7 +151,8 @@ void attention_forward(const HeadTask<T>& t) {
 
 /// From scores S and dP, row by row: P = exp(S - log_sum) over S, dS = P ∘ (dP - δ) over dP.
 template <class D, class F = hn::TFromD<D>>
-void softmax_gradient_row(D d, F* scores, F* dscores, F log_sum, F delta, std::int64_t length, std::int64_t width) {
+void softmax_gradient_row(D d, F* scores, F* dscores, F log_sum, F delta, std::int64_t length,
+                          std::int64_t width) {
   const std::int64_t lanes = lanes_of(d);
   const auto shift = hn::Set(d, log_sum), mean = hn::Set(d, delta);
   for (std::int64_t j = 0; j < width; j += lanes) {
@@ -161,12 +168,13 @@ void attention_backward(const HeadTask<T>& t) {
   using F = Lane<T>;
   const hn::ScalableTag<F> d;
   const std::int64_t lanes = lanes_of(d);
-  const std::int64_t L = t.length, stride = 3 * t.channels, wide = padded(L, lanes), deep = padded(t.dimension, lanes);
+  const std::int64_t L = t.length, stride = 3 * t.channels, wide = padded(L, lanes),
+                     deep = padded(t.dimension, lanes);
   const std::int64_t block = std::min(L, kQueryRows);
   static thread_local std::vector<F> memory;
   const auto [keys, keys_t, values_t, dkeys, dvalues, queries, dout, dqueries, scores, dscores] =
-      carve(memory, {L * deep, t.dimension * wide, t.dimension * wide, L * deep, L * deep, block * deep, block * deep,
-                     block * deep, block * wide, block * wide});
+      carve(memory, {L * deep, t.dimension * wide, t.dimension * wide, L * deep, L * deep, block * deep,
+                     block * deep, block * deep, block * wide, block * wide});
 
   const F scale = 1 / std::sqrt(static_cast<F>(t.dimension));
   pack_rows(d, t.qkv + t.channels, stride, L, t.dimension, deep, scale, keys);  // dq = dS · (k/√d)
@@ -178,13 +186,17 @@ void attention_backward(const HeadTask<T>& t) {
     const std::int64_t rows = std::min(kQueryRows, L - first);
     pack_rows(d, t.qkv + first * stride, stride, rows, t.dimension, deep, scale, queries);
     pack_rows(d, t.dy + first * t.channels, t.channels, rows, t.dimension, deep, F{1}, dout);
-    small_product<false>(d, rows, wide, t.dimension, Strided<F>{queries, deep, 1}, keys_t, wide, scores, wide);
-    small_product<false>(d, rows, wide, t.dimension, Strided<F>{dout, deep, 1}, values_t, wide, dscores, wide);
+    small_product<false>(d, rows, wide, t.dimension, Strided<F>{queries, deep, 1}, keys_t, wide, scores,
+                         wide);
+    small_product<false>(d, rows, wide, t.dimension, Strided<F>{dout, deep, 1}, values_t, wide, dscores,
+                         wide);
     for (std::int64_t i = 0; i < rows; ++i) {
       F delta = 0;
       const T* y = t.y + (first + i) * t.channels;
-      for (std::int64_t c = 0; c < t.dimension; ++c) delta += dout[i * deep + c] * static_cast<F>(to_float(y[c]));
-      softmax_gradient_row(d, scores + i * wide, dscores + i * wide, t.log_sum[(first + i) * t.heads], delta, L, wide);
+      for (std::int64_t c = 0; c < t.dimension; ++c)
+        delta += dout[i * deep + c] * static_cast<F>(to_float(y[c]));
+      softmax_gradient_row(d, scores + i * wide, dscores + i * wide, t.log_sum[(first + i) * t.heads], delta,
+                           L, wide);
     }
     small_product<true>(d, L, deep, rows, Strided<F>{scores, 1, wide}, dout, deep, dvalues, deep);
     small_product<true>(d, L, deep, rows, Strided<F>{dscores, 1, wide}, queries, deep, dkeys, deep);
@@ -224,8 +236,9 @@ void backward(const HeadTask<float>& t) { HWY_DYNAMIC_DISPATCH(attention_backwar
 void backward(const HeadTask<bf16>& t) { HWY_DYNAMIC_DISPATCH(attention_backward_bf16)(t); }
 void backward(const HeadTask<double>& t) { HWY_DYNAMIC_DISPATCH(attention_backward_f64)(t); }
 
-/// Calls body(first row, length, head, sequence) for every head of every sequence, in parallel. Tasks are independent, so
-/// any split over threads gives the same bits; long sequences lie in runs, and a dynamic schedule levels them out.
+/// Calls body(first row, length, head, sequence) for every head of every sequence, in parallel. Tasks are
+/// independent, so any split over threads gives the same bits; long sequences lie in runs, and a dynamic
+/// schedule levels them out.
 template <class Body>
 void for_each_head(const Segments& segments, int heads, const Body& body) {
   std::int64_t first = 0;
@@ -243,7 +256,8 @@ void for_each_head(const Segments& segments, int heads, const Body& body) {
 }
 
 template <class T>
-HeadTask<T> head_task(const Tensor& qkv, int heads, std::int64_t row, std::int64_t length, std::int64_t head) {
+HeadTask<T> head_task(const Tensor& qkv, int heads, std::int64_t row, std::int64_t length,
+                      std::int64_t head) {
   const std::int64_t channels = qkv.channels() / 3, dimension = channels / heads;
   HeadTask<T> task;
   task.qkv = qkv.data<T>() + row * 3 * channels + head * dimension;
@@ -257,27 +271,29 @@ HeadTask<T> head_task(const Tensor& qkv, int heads, std::int64_t row, std::int64
 template <class T>
 void run_forward(const AttentionForward& a) {
   using F = typename HeadTask<T>::F;
-  for_each_head(a.segments, a.heads, [&](std::int64_t row, std::int64_t length, std::int64_t head, std::int64_t) {
-    HeadTask<T> task = head_task<T>(a.qkv, a.heads, row, length, head);
-    task.y = a.y.data<T>() + row * task.channels + head * task.dimension;
-    if (a.log_sum.defined()) task.log_sum = a.log_sum.data<F>() + row * a.heads + head;
-    forward(task);
-  });
+  for_each_head(a.segments, a.heads,
+                [&](std::int64_t row, std::int64_t length, std::int64_t head, std::int64_t) {
+                  HeadTask<T> task = head_task<T>(a.qkv, a.heads, row, length, head);
+                  task.y = a.y.data<T>() + row * task.channels + head * task.dimension;
+                  if (a.log_sum.defined()) task.log_sum = a.log_sum.data<F>() + row * a.heads + head;
+                  forward(task);
+                });
 }
 
 template <class T>
 void run_backward(const AttentionBackward& a) {
   using F = typename HeadTask<T>::F;
-  for_each_head(a.segments, a.heads, [&](std::int64_t row, std::int64_t length, std::int64_t head, std::int64_t) {
-    HeadTask<T> task = head_task<T>(a.qkv, a.heads, row, length, head);
-    const std::int64_t at = row * task.channels + head * task.dimension;
-    task.y = a.y.data<T>() + at;
-    task.dy = a.dy.data<T>() + at;
-    task.log_sum = a.log_sum.data<F>() + row * a.heads + head;
-    task.dqkv = a.dqkv.tensor.data<T>() + row * 3 * task.channels + head * task.dimension;
-    task.accumulate = a.dqkv.accumulate;
-    backward(task);
-  });
+  for_each_head(a.segments, a.heads,
+                [&](std::int64_t row, std::int64_t length, std::int64_t head, std::int64_t) {
+                  HeadTask<T> task = head_task<T>(a.qkv, a.heads, row, length, head);
+                  const std::int64_t at = row * task.channels + head * task.dimension;
+                  task.y = a.y.data<T>() + at;
+                  task.dy = a.dy.data<T>() + at;
+                  task.log_sum = a.log_sum.data<F>() + row * a.heads + head;
+                  task.dqkv = a.dqkv.tensor.data<T>() + row * 3 * task.channels + head * task.dimension;
+                  task.accumulate = a.dqkv.accumulate;
+                  backward(task);
+                });
 }
 
 class CpuAttention final : public AttentionKernels {
@@ -291,18 +307,21 @@ class CpuAttention final : public AttentionKernels {
   }
   void weights(const AttentionWeights& a) const override {
     dispatch_float(a.qkv.dtype(), [&]<class T>(Type<T>) {
-      for_each_head({a.segment}, a.heads, [&](std::int64_t row, std::int64_t length, std::int64_t head, std::int64_t sequence) {
-        HeadTask<T> task = head_task<T>(a.qkv, a.heads, row, length, head);
-        task.weights = a.weights.data<float>() + (sequence * a.heads + head) * length * length;
-        forward(task);
-      });
+      for_each_head({a.segment}, a.heads,
+                    [&](std::int64_t row, std::int64_t length, std::int64_t head, std::int64_t sequence) {
+                      HeadTask<T> task = head_task<T>(a.qkv, a.heads, row, length, head);
+                      task.weights = a.weights.data<float>() + (sequence * a.heads + head) * length * length;
+                      forward(task);
+                    });
     });
   }
 };
 
 }  // namespace
 
-std::unique_ptr<AttentionKernels> make_attention(Memory& /*memory*/) { return std::make_unique<CpuAttention>(); }
+std::unique_ptr<AttentionKernels> make_attention(Memory& /*memory*/) {
+  return std::make_unique<CpuAttention>();
+}
 
 }  // namespace bireme::cpu
 #endif

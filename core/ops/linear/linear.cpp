@@ -21,11 +21,18 @@ Var linear(Tape& tape, const Var& x, Parameter& weight, Parameter* bias) {
   require_inner_size(x, weight.value(), weight.name());
   const LinearKernels& kernels = tape.backend().linear();
   const Tensor y = tape.empty(with_channels(x.shape(), weight.shape().front()), x.dtype());
-  kernels.linear({.x = x.value(), .weight = weight.as(x.dtype()), .bias = bias != nullptr ? bias->value() : Tensor(), .y = y});
+  kernels.linear({.x = x.value(),
+                  .weight = weight.as(x.dtype()),
+                  .bias = bias != nullptr ? bias->value() : Tensor(),
+                  .y = y});
   std::vector<Source> sources{x, weight};
   if (bias != nullptr) sources.emplace_back(*bias);
   return tape.record("linear", sources, y, [&kernels, x, &weight, bias](const Tensor& dy, Gradients& into) {
-    kernels.linear({.dy = dy, .x = x.value(), .weight = weight.as(x.dtype()), .dx = into[x], .dweight = into[weight],
+    kernels.linear({.dy = dy,
+                    .x = x.value(),
+                    .weight = weight.as(x.dtype()),
+                    .dx = into[x],
+                    .dweight = into[weight],
                     .dbias = bias != nullptr ? into[*bias] : Target()});
   });
 }
@@ -36,7 +43,12 @@ Var linear(Tape& tape, const Var& x, const Var& weight) {
   const Tensor y = tape.empty(with_channels(x.shape(), weight.shape().front()), x.dtype());
   kernels.linear({.x = x.value(), .weight = weight.value(), .bias = {}, .y = y});
   return tape.record("linear", {x, weight}, y, [&kernels, x, weight](const Tensor& dy, Gradients& into) {
-    kernels.linear({.dy = dy, .x = x.value(), .weight = weight.value(), .dx = into[x], .dweight = into[weight], .dbias = {}});
+    kernels.linear({.dy = dy,
+                    .x = x.value(),
+                    .weight = weight.value(),
+                    .dx = into[x],
+                    .dweight = into[weight],
+                    .dbias = {}});
   });
 }
 
@@ -48,10 +60,16 @@ Var linear_gelu(Tape& tape, const Var& x, Parameter& weight, Parameter& bias) {
   // Where nothing is kept for the way back, z and y share their memory.
   const Tensor z = tape.recording() ? tape.empty(shape, x.dtype()) : y;
   kernels.linear_gelu({.x = x.value(), .weight = weight.as(x.dtype()), .bias = bias.value(), .z = z, .y = y});
-  return tape.record("linear_gelu", {x, weight, bias}, y, [&kernels, x, &weight, &bias, z](const Tensor& dy, Gradients& into) {
-    kernels.linear_gelu({.dy = dy, .z = z, .x = x.value(), .weight = weight.as(x.dtype()), .dx = into[x],
-                         .dweight = into[weight], .dbias = into[bias]});
-  });
+  return tape.record("linear_gelu", {x, weight, bias}, y,
+                     [&kernels, x, &weight, &bias, z](const Tensor& dy, Gradients& into) {
+                       kernels.linear_gelu({.dy = dy,
+                                            .z = z,
+                                            .x = x.value(),
+                                            .weight = weight.as(x.dtype()),
+                                            .dx = into[x],
+                                            .dweight = into[weight],
+                                            .dbias = into[bias]});
+                     });
 }
 
 }  // namespace bireme

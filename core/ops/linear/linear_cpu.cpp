@@ -1,12 +1,11 @@
-#include "core/cpu/cpu_kernels.h"
-#include "core/ops/linear/linear_kernels.h"
-
 #include <cassert>
 #include <vector>
 
+#include "core/cpu/cpu_kernels.h"
 #include "core/cpu/onednn.h"
 #include "core/cpu/parallel.h"
 #include "core/ops/dispatch.h"
+#include "core/ops/linear/linear_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/ops/linear/linear_cpu.cpp"
@@ -21,7 +20,9 @@ namespace bireme::cpu::HWY_NAMESPACE {
 template <class T>
 void gelu_values(const T* z, T* y, std::int64_t count) {
   const Lanes<T> d;
-  for_vectors(d, count, [&](std::int64_t i, auto part) HWY_ATTR { store(d, gelu(d, load(d, z + i, part)), y + i, part); });
+  for_vectors(d, count, [&](std::int64_t i, auto part) HWY_ATTR {
+    store(d, gelu(d, load(d, z + i, part)), y + i, part);
+  });
 }
 
 /// dz = dy ∘ GELU'(z) over z, and the sum of its rows into dbias.
@@ -51,9 +52,15 @@ void add_rows(const T* x, Lane<T>* sum, std::int64_t rows, std::int64_t channels
 void gelu_f32(const float* z, float* y, std::int64_t n) { gelu_values(z, y, n); }
 void gelu_bf16(const bf16* z, bf16* y, std::int64_t n) { gelu_values(z, y, n); }
 void gelu_f64(const double* z, double* y, std::int64_t n) { gelu_values(z, y, n); }
-void gelu_gradient_f32(const float* dy, float* z, float* db, std::int64_t r, std::int64_t c) { gelu_gradient_rows(dy, z, db, r, c); }
-void gelu_gradient_bf16(const bf16* dy, bf16* z, float* db, std::int64_t r, std::int64_t c) { gelu_gradient_rows(dy, z, db, r, c); }
-void gelu_gradient_f64(const double* dy, double* z, double* db, std::int64_t r, std::int64_t c) { gelu_gradient_rows(dy, z, db, r, c); }
+void gelu_gradient_f32(const float* dy, float* z, float* db, std::int64_t r, std::int64_t c) {
+  gelu_gradient_rows(dy, z, db, r, c);
+}
+void gelu_gradient_bf16(const bf16* dy, bf16* z, float* db, std::int64_t r, std::int64_t c) {
+  gelu_gradient_rows(dy, z, db, r, c);
+}
+void gelu_gradient_f64(const double* dy, double* z, double* db, std::int64_t r, std::int64_t c) {
+  gelu_gradient_rows(dy, z, db, r, c);
+}
 void add_rows_f32(const float* x, float* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
 void add_rows_bf16(const bf16* x, float* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
 void add_rows_f64(const double* x, double* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
@@ -88,9 +95,15 @@ void gelu_gradient(const bf16* dy, bf16* z, float* db, std::int64_t r, std::int6
 void gelu_gradient(const double* dy, double* z, double* db, std::int64_t r, std::int64_t c) {
   HWY_DYNAMIC_DISPATCH(gelu_gradient_f64)(dy, z, db, r, c);
 }
-void add_rows(const float* x, float* sum, std::int64_t r, std::int64_t c) { HWY_DYNAMIC_DISPATCH(add_rows_f32)(x, sum, r, c); }
-void add_rows(const bf16* x, float* sum, std::int64_t r, std::int64_t c) { HWY_DYNAMIC_DISPATCH(add_rows_bf16)(x, sum, r, c); }
-void add_rows(const double* x, double* sum, std::int64_t r, std::int64_t c) { HWY_DYNAMIC_DISPATCH(add_rows_f64)(x, sum, r, c); }
+void add_rows(const float* x, float* sum, std::int64_t r, std::int64_t c) {
+  HWY_DYNAMIC_DISPATCH(add_rows_f32)(x, sum, r, c);
+}
+void add_rows(const bf16* x, float* sum, std::int64_t r, std::int64_t c) {
+  HWY_DYNAMIC_DISPATCH(add_rows_bf16)(x, sum, r, c);
+}
+void add_rows(const double* x, double* sum, std::int64_t r, std::int64_t c) {
+  HWY_DYNAMIC_DISPATCH(add_rows_f64)(x, sum, r, c);
+}
 
 template <class T>
 using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
@@ -102,15 +115,16 @@ void product_f64(const Product& p, const double* a, const double* b, double* c) 
       for (std::int64_t j = 0; j < p.n; ++j) {
         double sum = p.accumulate ? c[i * p.n + j] : 0;
         for (std::int64_t k = 0; k < p.k; ++k)
-          sum += (p.transpose_a ? a[k * p.m + i] : a[i * p.k + k]) * (p.transpose_b ? b[j * p.k + k] : b[k * p.n + j]);
+          sum += (p.transpose_a ? a[k * p.m + i] : a[i * p.k + k]) *
+                 (p.transpose_b ? b[j * p.k + k] : b[k * p.n + j]);
         c[i * p.n + j] = sum;
       }
     }
   });
 }
 
-// Rows of a fused product and activation: 96 rows of 768 fp32 numbers are 300 KB, which a second-level cache holds while the
-// activation runs over them.
+// Rows of a fused product and activation: 96 rows of 768 fp32 numbers are 300 KB, which a second-level cache
+// holds while the activation runs over them.
 constexpr std::int64_t kFusedRows = 96;
 
 class CpuLinear final : public LinearKernels {
@@ -121,7 +135,8 @@ class CpuLinear final : public LinearKernels {
       forward_f64(product, a.x, a.weight, a.bias, a.y);
       return;
     }
-    products_.run(product, a.x.raw(), a.weight.raw(), a.y.raw(), a.bias.defined() ? a.bias.data<float>() : nullptr);
+    products_.run(product, a.x.raw(), a.weight.raw(), a.y.raw(),
+                  a.bias.defined() ? a.bias.data<float>() : nullptr);
   }
 
   void linear(const LinearBackward& a) const override {
@@ -158,11 +173,17 @@ class CpuLinear final : public LinearKernels {
 
  private:
   static Product forward_product(const Tensor& x, const Tensor& weight, const Tensor& y, bool has_bias) {
-    return {.m = x.rows(), .n = weight.rows(), .k = x.channels(), .transpose_b = true, .input = x.dtype(), .output = y.dtype(),
+    return {.m = x.rows(),
+            .n = weight.rows(),
+            .k = x.channels(),
+            .transpose_b = true,
+            .input = x.dtype(),
+            .output = y.dtype(),
             .bias = has_bias};
   }
 
-  static void forward_f64(const Product& product, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& y) {
+  static void forward_f64(const Product& product, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                          const Tensor& y) {
     product_f64(product, x.data<double>(), weight.data<double>(), y.data<double>());
     if (!bias.defined()) return;
     for (std::int64_t i = 0; i < y.elements(); ++i) y.data<double>()[i] += bias.data<double>()[i % product.n];
@@ -191,7 +212,8 @@ class CpuLinear final : public LinearKernels {
     }
   }
 
-  /// Adds over rows in chunks that the shape alone decides: body(begin, end, sum) adds its rows into sum [channels].
+  /// Adds over rows in chunks that the shape alone decides: body(begin, end, sum) adds its rows into sum
+  /// [channels].
   template <class T, class Body>
   static void sum_rows(const Tensor& rows_of, const Target& target, const Body& body) {
     const std::int64_t channels = rows_of.channels();
@@ -204,17 +226,29 @@ class CpuLinear final : public LinearKernels {
     Sum<T>* sum = target.tensor.data<Sum<T>>();
     if (!target.accumulate) std::fill(sum, sum + channels, Sum<T>{0});
     for (std::int64_t chunk = 0; chunk < chunks.count(); ++chunk)
-      for (std::int64_t c = 0; c < channels; ++c) sum[c] += partial[static_cast<std::size_t>(chunk * channels + c)];
+      for (std::int64_t c = 0; c < channels; ++c)
+        sum[c] += partial[static_cast<std::size_t>(chunk * channels + c)];
   }
 
-  void input_and_weight_gradients(const Tensor& dy, const Tensor& x, const Tensor& weight, const Target& dx, const Target& dweight) const {
+  void input_and_weight_gradients(const Tensor& dy, const Tensor& x, const Tensor& weight, const Target& dx,
+                                  const Target& dweight) const {
     const std::int64_t rows = dy.rows(), out = dy.channels(), in = x.channels();
     if (dx) {
-      run({.m = rows, .n = in, .k = out, .accumulate = dx.accumulate, .input = dy.dtype(), .output = dx.tensor.dtype()}, dy, weight,
-          dx.tensor);
+      run({.m = rows,
+           .n = in,
+           .k = out,
+           .accumulate = dx.accumulate,
+           .input = dy.dtype(),
+           .output = dx.tensor.dtype()},
+          dy, weight, dx.tensor);
     }
     if (dweight) {
-      run({.m = out, .n = in, .k = rows, .transpose_a = true, .accumulate = dweight.accumulate, .input = dy.dtype(),
+      run({.m = out,
+           .n = in,
+           .k = rows,
+           .transpose_a = true,
+           .accumulate = dweight.accumulate,
+           .input = dy.dtype(),
            .output = dweight.tensor.dtype()},
           dy, x, dweight.tensor);
     }

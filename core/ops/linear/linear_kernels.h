@@ -13,17 +13,17 @@ struct LinearForward {
 
 /// dx = dy · W,  dW = dyᵀ · x,  dbias = column sums of dy.
 struct LinearBackward {
-  const Tensor& dy;      // [R, O]
+  const Tensor& dy;  // [R, O]
   const Tensor &x, &weight;
-  Target dx;             // [R, C]
-  Target dweight;        // [O, C], fp32 (fp64)
-  Target dbias;          // [O], fp32 (fp64)
+  Target dx;       // [R, C]
+  Target dweight;  // [O, C], fp32 (fp64)
+  Target dbias;    // [O], fp32 (fp64)
 };
 
 struct LinearGeluForward {
   const Tensor &x, &weight, &bias;
-  const Tensor& z;       // [R, O]: x · Wᵀ + b, kept for the way back
-  const Tensor& y;       // [R, O]: GELU(z)
+  const Tensor& z;  // [R, O]: x · Wᵀ + b, kept for the way back
+  const Tensor& y;  // [R, O]: GELU(z)
 };
 
 /// First dz = dy ∘ GELU'(z), written over z; then as LinearBackward.

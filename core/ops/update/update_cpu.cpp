@@ -1,15 +1,14 @@
-#include "core/ops/update/update_kernels.h"
-#include "core/cpu/cpu_kernels.h"
-
 #include <algorithm>
 #include <cmath>
 #include <vector>
+
+#include "core/cpu/cpu_kernels.h"
+#include "core/ops/update/update_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/ops/update/update_cpu.cpp"
 #include <hwy/foreach_target.h>  // must come before highway.h
 #include <hwy/highway.h>
-
 
 #ifndef BIREME_UPDATE_RANGE
 #define BIREME_UPDATE_RANGE
@@ -33,9 +32,12 @@ namespace hn = hwy::HWY_NAMESPACE;
 void adamw_range(const AdamWRange& r, const AdamWSlice& s, float beta1, float beta2, float epsilon) {
   const hn::ScalableTag<float> d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const auto b1 = hn::Set(d, beta1), c1 = hn::Set(d, 1 - beta1), b2 = hn::Set(d, beta2), c2 = hn::Set(d, 1 - beta2);
-  const auto keep = hn::Set(d, 1 - s.learning_rate * s.weight_decay), rate = hn::Set(d, s.learning_rate / s.bias1);
-  const auto root = hn::Set(d, 1 / std::sqrt(s.bias2)), eps = hn::Set(d, epsilon), scale = hn::Set(d, s.gradient_scale);
+  const auto b1 = hn::Set(d, beta1), c1 = hn::Set(d, 1 - beta1), b2 = hn::Set(d, beta2),
+             c2 = hn::Set(d, 1 - beta2);
+  const auto keep = hn::Set(d, 1 - s.learning_rate * s.weight_decay),
+             rate = hn::Set(d, s.learning_rate / s.bias1);
+  const auto root = hn::Set(d, 1 / std::sqrt(s.bias2)), eps = hn::Set(d, epsilon),
+             scale = hn::Set(d, s.gradient_scale);
   const auto one = [&](std::int64_t i, auto load, auto store) HWY_ATTR {
     const auto g = hn::Mul(scale, load(r.g + i));
     const auto m = hn::MulAdd(b1, load(r.m + i), hn::Mul(c1, g));
@@ -48,7 +50,9 @@ void adamw_range(const AdamWRange& r, const AdamWSlice& s, float beta1, float be
   };
   std::int64_t i = 0;
   for (; i + lanes <= r.count; i += lanes)
-    one(i, [&](const float* p) HWY_ATTR { return hn::LoadU(d, p); }, [&](auto x, float* p) HWY_ATTR { hn::StoreU(x, d, p); });
+    one(
+        i, [&](const float* p) HWY_ATTR { return hn::LoadU(d, p); },
+        [&](auto x, float* p) HWY_ATTR { hn::StoreU(x, d, p); });
   if (i < r.count) {
     for (; i < r.count; ++i) {
       const float g = s.gradient_scale * r.g[i];
@@ -68,7 +72,8 @@ void average_range(const float* values, float* average, bf16* copy, std::int64_t
   const auto m = hn::Set(d, momentum), c = hn::Set(d, 1 - momentum);
   std::int64_t i = 0;
   for (; i + lanes <= count; i += lanes)
-    hn::StoreU(hn::MulAdd(m, hn::LoadU(d, average + i), hn::Mul(c, hn::LoadU(d, values + i))), d, average + i);
+    hn::StoreU(hn::MulAdd(m, hn::LoadU(d, average + i), hn::Mul(c, hn::LoadU(d, values + i))), d,
+               average + i);
   for (; i < count; ++i) average[i] = momentum * average[i] + (1 - momentum) * values[i];
   if (copy != nullptr)
     for (i = 0; i < count; ++i) copy[i] = to_bf16(average[i]);
@@ -114,7 +119,8 @@ std::vector<Piece> cut(const Slices& slices, const Bounds& bounds) {
   std::vector<Piece> pieces;
   for (std::size_t s = 0; s < slices.size(); ++s) {
     const auto [begin, end] = bounds(slices[s]);
-    for (std::int64_t at = begin; at < end; at += kChunk) pieces.push_back({at, std::min(at + kChunk, end), s});
+    for (std::int64_t at = begin; at < end; at += kChunk)
+      pieces.push_back({at, std::min(at + kChunk, end), s});
   }
   return pieces;
 }
@@ -141,9 +147,10 @@ class CpuUpdate final : public UpdateKernels {
     const std::int64_t elements = a.values.elements();
 #pragma omp parallel for schedule(static)
     for (std::int64_t begin = 0; begin < elements; begin += kChunk) {
-      HWY_DYNAMIC_DISPATCH(average_range)(a.values.data<float>() + begin, a.average.data<float>() + begin,
-                                          a.bf16_copy.defined() ? a.bf16_copy.data<bf16>() + begin : nullptr,
-                                          std::min(kChunk, elements - begin), a.momentum);
+      HWY_DYNAMIC_DISPATCH(average_range)
+      (a.values.data<float>() + begin, a.average.data<float>() + begin,
+       a.bf16_copy.defined() ? a.bf16_copy.data<bf16>() + begin : nullptr, std::min(kChunk, elements - begin),
+       a.momentum);
     }
   }
 
