@@ -13,6 +13,7 @@ namespace bireme {
 int run_doctor(Arguments arguments);
 int run_evaluate(Arguments arguments);
 int run_features(Arguments arguments);
+int run_inspect(Arguments arguments);
 int run_plot(Arguments arguments);
 int run_prepare(Arguments arguments);
 int run_train(Arguments arguments);
@@ -20,6 +21,8 @@ int run_train(Arguments arguments);
 std::span<const Command> commands() {
   static constexpr Command list[] = {
       {"prepare", "turn raw data into a dataset of checksummed shards", run_prepare},
+      {"inspect", "show what a dataset, checkpoint or model folder holds, and whether it is whole",
+       run_inspect},
       {"train", "train a model, on one rank or many", run_train},
       {"features", "compute the features of a dataset", run_features},
       {"evaluate", "measure what features are worth", run_evaluate},

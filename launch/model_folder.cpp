@@ -1,19 +1,57 @@
 #include "launch/model_folder.h"
 
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/spdlog.h>
+
 #include "core/base/error.h"
+#include "core/data/manifest.h"
 #include "distributed/checkpoint_reader.h"
 
 namespace bireme {
 
-std::filesystem::path resolve_model_folder(const std::filesystem::path& model) {
-  if (std::filesystem::exists(model / "checkpoints")) {
-    if (const auto latest = find_latest_checkpoint(model / "checkpoints")) return latest->folder;
-    throw Error(ErrorKind::checkpoint, "the run has no checkpoint yet", model.string(),
-                "let it train to run.checkpoint_every");
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kWanted =
+    "give a checkpoint folder, a run folder, or a Hugging Face folder (config.json and model.safetensors)";
+
+fs::path latest_checkpoint(const fs::path& run) {
+  const std::optional<LatestCheckpoint> latest = find_latest_checkpoint(run / "checkpoints");
+  if (!latest)
+    throw Error(ErrorKind::checkpoint, "the run has no checkpoint yet", run.string(),
+                "wait for its first one (run.checkpoint_every), or name another run");
+  for (const std::string& warning : latest->warnings) spdlog::warn("{}", warning);
+  return latest->folder;
+}
+
+}  // namespace
+
+FolderKind folder_kind(const fs::path& path) {
+  std::error_code ignored;
+  const auto has = [&](const char* name) { return fs::exists(path / name, ignored); };
+  if (has(DatasetManifest::kFile)) return FolderKind::dataset;
+  if (has(CheckpointManifest::kFileName)) return FolderKind::checkpoint;
+  if (has("checkpoints")) return FolderKind::run;
+  if (has("config.json")) return FolderKind::published;
+  return FolderKind::unknown;
+}
+
+fs::path resolve_model_folder(const fs::path& path) {
+  if (!fs::exists(path))
+    throw Error(ErrorKind::checkpoint, "there is no such folder", path.string(), kWanted);
+  switch (folder_kind(path)) {
+    case FolderKind::checkpoint:
+    case FolderKind::published: return path;
+    case FolderKind::run: return latest_checkpoint(path);
+    case FolderKind::dataset:
+      throw Error(ErrorKind::checkpoint, "this is a dataset, not a model", path.string(), kWanted);
+    case FolderKind::unknown: break;
   }
-  if (std::filesystem::exists(model / "config.json")) return model;
-  throw Error(ErrorKind::checkpoint, "this is no model: it holds neither config.json nor checkpoints",
-              model.string(), "pass a checkpoint, a run folder, or a Hugging Face folder");
+  throw Error(ErrorKind::checkpoint,
+              fs::is_directory(path) ? "the folder holds no model: neither config.json nor checkpoints"
+                                     : "a model is a folder, and this is a file",
+              path.string(), kWanted);
 }
 
 }  // namespace bireme

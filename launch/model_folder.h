@@ -4,8 +4,21 @@
 
 namespace bireme {
 
-/// The folder that a model is to be read from: of a run its newest checkpoint, otherwise the folder itself.
-/// @throws Error (checkpoint) when nothing there is a model
-std::filesystem::path resolve_model_folder(const std::filesystem::path& model);
+/// What a folder on the command line may be.
+enum class FolderKind {
+  dataset,     ///< dataset.json and shards
+  checkpoint,  ///< manifest.json, and a published model with the training state beside it
+  run,         ///< checkpoints/step-NNNNNNNN
+  published,   ///< config.json and model.safetensors, as other programs write them
+  unknown
+};
+FolderKind folder_kind(const std::filesystem::path& path);
+
+/// The folder to open for `--model M`: M itself if it is a checkpoint or a Hugging Face folder, or the newest
+/// whole checkpoint of the run M. Damaged newer ones are passed over with a warning in the log.
+/// @throws Error (checkpoint) when there is no such folder, it holds no model (saying what it holds instead),
+/// or no
+///         checkpoint of the run is whole
+std::filesystem::path resolve_model_folder(const std::filesystem::path& path);
 
 }  // namespace bireme

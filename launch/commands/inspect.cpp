@@ -1,0 +1,173 @@
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/base/error.h"
+#include "core/data/dataset.h"
+#include "core/io/safetensors.h"
+#include "distributed/checkpoint_reader.h"
+#include "launch/commands.h"
+#include "launch/model_folder.h"
+#include "launch/options.h"
+#include "launch/progress.h"
+#include "launch/terminal.h"
+
+namespace bireme {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+/// What a folder holds, for programs and for people. Damage does not hide the rest of the report.
+struct Report {
+  Json json;
+  std::string text;
+  std::vector<std::string> damage;
+  ErrorKind damage_kind = ErrorKind::checkpoint;
+};
+
+Report inspect_dataset(const fs::path& folder) {
+  const Dataset dataset = Dataset::open(folder);
+  const DatasetManifest& manifest = dataset.manifest();
+  Report report;
+  {
+    Progress bar(terminal_progress("shard", std::ssize(manifest.shards), 0, 0));
+    report.damage = dataset.verify([&](std::int64_t done, std::int64_t) { bar.update(done); });
+  }
+  report.damage_kind = ErrorKind::data;
+  report.text = describe(dataset);
+  report.json = {{"kind", "dataset"},
+                 {"records", manifest.records},
+                 {"split", manifest.split},
+                 {"channels", manifest.channels},
+                 {"width", manifest.width},
+                 {"height", manifest.height},
+                 {"classes", manifest.classes},
+                 {"shards", manifest.shards.size()},
+                 {"fingerprint", dataset.fingerprint()}};
+  return report;
+}
+
+struct Tally {
+  std::int64_t tensors = 0, values = 0;
+};
+
+Tally tally_of(const TensorSource& source) {
+  Tally tally;
+  for (const std::string& name : source.names()) {
+    ++tally.tensors;
+    tally.values += source.entry(name).shape.elements();
+  }
+  return tally;
+}
+
+Report inspect_checkpoint(const fs::path& folder) {
+  const CheckpointManifest manifest = CheckpointManifest::read(folder);
+  Report report;
+  report.text = fmt::format("checkpoint of step {}: {}\n", manifest.step, folder.string());
+  report.json = {{"kind", "checkpoint"}, {"step", manifest.step}, {"files", Json::object()}};
+  for (const auto& [name, file] : manifest.files) {
+    std::string contents = readable_bytes(file.record.bytes);
+    report.json["files"][name] = {{"bytes", file.record.bytes}};
+    try {
+      manifest.check_content(folder, name);
+      if (name.ends_with(".safetensors")) {
+        const Tally tally = tally_of(SafetensorsFile::open(folder / name));
+        contents += fmt::format(", {} tensors of {} values", tally.tensors, tally.values);
+        report.json["files"][name].update({{"tensors", tally.tensors}, {"values", tally.values}});
+      }
+    } catch (const Error& error) {
+      contents += ", DAMAGED";
+      report.damage.push_back(fmt::format("{}: {}", error.where(), error.problem()));
+    }
+    report.text += fmt::format("  {:<24} {}\n", name, contents);
+  }
+  return report;
+}
+
+Report inspect_published(const fs::path& folder) {
+  const SafetensorsFolder source = SafetensorsFolder::open(folder);
+  const Tally tally = tally_of(source);
+  const Json config = Json::parse(read_file(folder / "config.json", 1 << 20), nullptr, false);
+  const bool is_named =
+      config.is_object() && config.contains("model_type") && config["model_type"].is_string();
+  const std::string type = is_named ? config["model_type"].get<std::string>() : "unknown";
+  Report report;
+  report.json = {{"kind", "published"},
+                 {"model_type", type},
+                 {"tensors", tally.tensors},
+                 {"values", tally.values},
+                 {"files", source.files().size()}};
+  report.text = fmt::format(
+      "model of type {} in the format of Hugging Face: {}\n  {} tensors of {} values in {} files; the format "
+      "has no "
+      "checksums, but all tensors lie within their files\n",
+      type, folder.string(), tally.tensors, tally.values, source.files().size());
+  return report;
+}
+
+Report inspect_run(const fs::path& folder) {
+  Report report;
+  report.text = fmt::format("run: {}\n", folder.string());
+  report.json = {{"kind", "run"}, {"checkpoints", Json::array()}};
+  std::vector<fs::path> checkpoints;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder / "checkpoints"))
+    if (entry.path().filename().string().starts_with("step-")) checkpoints.push_back(entry.path());
+  std::ranges::sort(checkpoints);
+  if (checkpoints.empty()) report.text += "  no checkpoint yet\n";
+  for (const fs::path& checkpoint : checkpoints) {
+    try {
+      Report one = inspect_checkpoint(checkpoint);
+      report.text += one.text;
+      report.json["checkpoints"].push_back(std::move(one.json));
+      report.damage.insert(report.damage.end(), one.damage.begin(), one.damage.end());
+    } catch (const Error& error) {
+      report.damage.push_back(fmt::format("{}: {}", error.where(), error.problem()));
+    }
+  }
+  return report;
+}
+
+Report inspect(const fs::path& path) {
+  if (!fs::exists(path))
+    throw Error(ErrorKind::data, "there is no such folder", path.string(),
+                "give a dataset, checkpoint, run or Hugging Face folder");
+  switch (folder_kind(path)) {
+    case FolderKind::dataset: return inspect_dataset(path);
+    case FolderKind::checkpoint: return inspect_checkpoint(path);
+    case FolderKind::run: return inspect_run(path);
+    case FolderKind::published: return inspect_published(path);
+    case FolderKind::unknown: break;
+  }
+  throw Error(ErrorKind::data, "nothing here that bireme knows", path.string(),
+              "give a dataset, checkpoint, run or Hugging Face folder");
+}
+
+}  // namespace
+
+int run_inspect(Arguments arguments) {
+  Options options(
+      "bireme inspect",
+      "shows what a dataset, checkpoint, run or model folder holds, and whether its checksums hold");
+  options.positional("path", "PATH", "folder to read, every byte of it")
+      .example("bireme inspect data/cifar-train")
+      .example("bireme inspect runs/first/checkpoints/step-00002000 --json");
+  if (!options.parse(arguments)) return 0;
+  if (launched_as().rank != 0) return 0;
+
+  Report report = inspect(options.path("path"));
+  if (options.json()) {
+    report.json["is_whole"] = report.damage.empty();
+    report.json["damage"] = report.damage;
+    fmt::print("{}\n", report.json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else {
+    fmt::print("{}{}", report.text, report.damage.empty() ? "whole: nothing is damaged or missing\n" : "");
+  }
+  if (report.damage.empty()) return 0;
+  throw Error(report.damage_kind, fmt::format("damaged: {}", fmt::join(report.damage, "; ")),
+              options.text("path"), "copy or make the damaged files again");
+}
+
+}  // namespace bireme
