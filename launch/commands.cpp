@@ -12,6 +12,7 @@ namespace bireme {
 // A command is a file in launch/commands with one of these functions, and a line in the list below.
 int run_doctor(Arguments arguments);
 int run_evaluate(Arguments arguments);
+int run_export(Arguments arguments);
 int run_features(Arguments arguments);
 int run_inspect(Arguments arguments);
 int run_plot(Arguments arguments);
@@ -26,7 +27,8 @@ std::span<const Command> commands() {
       {"train", "train a model, on one rank or many", run_train},
       {"features", "compute the features of a dataset", run_features},
       {"evaluate", "measure what features are worth", run_evaluate},
-      {"plot", "draw the curves of runs as a picture", run_plot},
+      {"export", "write the weights of a model as a Hugging Face folder", run_export},
+      {"plot", "draw attention maps, or the curves of runs, as a picture", run_plot},
       {"doctor", "show what was found on this machine and is used, what is not, and why", run_doctor},
   };
   return list;

@@ -8,6 +8,8 @@
 
 namespace bireme {
 
+int run_plot_attention(Arguments arguments);
+
 namespace {
 
 int run_plot_curves(Arguments arguments) {
@@ -34,13 +36,14 @@ int run_plot_curves(Arguments arguments) {
 }
 
 constexpr Command list[] = {
+    {"attention", "where a vision transformer looks, for each head of its last block", run_plot_attention},
     {"curves", "loss, k-NN accuracy, entropies, learning rate and speed over the steps", run_plot_curves},
 };
 
 }  // namespace
 
 int run_plot(Arguments arguments) {
-  return dispatch("bireme plot", "draws pictures of runs", list, arguments);
+  return dispatch("bireme plot", "draws pictures of models and runs", list, arguments);
 }
 
 }  // namespace bireme
