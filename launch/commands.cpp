@@ -10,6 +10,7 @@
 namespace bireme {
 
 // A command is a file in launch/commands with one of these functions, and a line in the list below.
+int run_bench(Arguments arguments);
 int run_doctor(Arguments arguments);
 int run_evaluate(Arguments arguments);
 int run_export(Arguments arguments);
@@ -29,6 +30,7 @@ std::span<const Command> commands() {
       {"evaluate", "measure what features are worth", run_evaluate},
       {"export", "write the weights of a model as a Hugging Face folder", run_export},
       {"plot", "draw attention maps, or the curves of runs, as a picture", run_plot},
+      {"bench", "measure matrix products, sums over ranks and the loader on this machine", run_bench},
       {"doctor", "show what was found on this machine and is used, what is not, and why", run_doctor},
   };
   return list;
