@@ -167,7 +167,7 @@ std::vector<KnnResult> evaluate_knn(const Backend& backend, Communicator& ranks,
     for (std::int64_t i = 0; i < tests; ++i) {
       const double* vote = votes.data() + i * classes;
       std::iota(order.begin(), order.end(), 0);
-      const auto five = std::min<std::int64_t>(5, classes);
+      const int five = std::min({5, classes, k});  // k neighbours vote for k classes at most
       std::partial_sort(order.begin(), order.begin() + five, order.end(),
                         [&](int a, int b) { return vote[a] > vote[b] || (vote[a] == vote[b] && a < b); });
       const std::int32_t label = test.labels[static_cast<std::size_t>(i)];
