@@ -15,7 +15,8 @@ Target Gradients::operator[](const Var& var) {
     slot = Tensor(backend_.memory(), var.shape(), var.dtype());
     return {slot, false};
   }
-  if (slot.shared()) slot = clone(backend_.memory(), slot);  // given to several: adding here must not show there
+  if (slot.shared())
+    slot = clone(backend_.memory(), slot);  // given to several: adding here must not show there
   return {slot, true};
 }
 
@@ -52,15 +53,16 @@ void Tape::count_uses(const std::vector<Source>& sources, Step& step) {
 }
 
 Var Tape::record(const char* name, const std::vector<Source>& sources, const Tensor& y, Backward backward) {
-  return record(name, sources, std::vector<Tensor>{y},
-                [run = std::move(backward)](std::span<const Tensor> dy, Gradients& into) { run(dy[0], into); })[0];
+  return record(
+      name, sources, std::vector<Tensor>{y},
+      [run = std::move(backward)](std::span<const Tensor> dy, Gradients& into) { run(dy[0], into); })[0];
 }
 
-std::vector<Var> Tape::record(const char* name, const std::vector<Source>& sources, const std::vector<Tensor>& ys,
-                              BackwardMany backward) {
-  const bool wanted = mode_ == Mode::record && std::any_of(sources.begin(), sources.end(), [](const Source& source) {
-                        return source.wants_gradient_;
-                      });
+std::vector<Var> Tape::record(const char* name, const std::vector<Source>& sources,
+                              const std::vector<Tensor>& ys, BackwardMany backward) {
+  const bool wanted =
+      mode_ == Mode::record && std::any_of(sources.begin(), sources.end(),
+                                           [](const Source& source) { return source.wants_gradient_; });
   std::vector<Var> results;
   if (!wanted) {
     for (const Tensor& y : ys) results.emplace_back(y);
@@ -98,7 +100,8 @@ Var Tape::recompute(const Block& block, const Var& x) {
                   Gradients inner_gradients(backend_, static_cast<std::size_t>(again.slots_));
                   inner_gradients.give(y_again, dy);
                   again.walk_back(inner_gradients);
-                  if (const Tensor& dx = inner_gradients.slots_[static_cast<std::size_t>(leaf.slot_)]; dx.defined())
+                  if (const Tensor& dx = inner_gradients.slots_[static_cast<std::size_t>(leaf.slot_)];
+                      dx.defined())
                     into.give(x, dx);
                 });
 }

@@ -32,8 +32,9 @@ class Var {
   int slot_ = -1;
 };
 
-/// Where a kernel puts a gradient: it writes on the first contribution and adds on later ones, so that nothing is ever
-/// cleared and no sum is a pass of its own. An empty target means that nobody wants this gradient.
+/// Where a kernel puts a gradient: it writes on the first contribution and adds on later ones, so that
+/// nothing is ever cleared and no sum is a pass of its own. An empty target means that nobody wants this
+/// gradient.
 struct Target {
   Tensor tensor;
   bool accumulate = false;
@@ -45,7 +46,8 @@ class Gradients {
  public:
   Target operator[](const Var& var);
   Target operator[](Parameter& parameter);
-  /// Hands over a whole tensor as a contribution: taken as it is when it is the first. A tensor may be given to several.
+  /// Hands over a whole tensor as a contribution: taken as it is when it is the first. A tensor may be given
+  /// to several.
   void give(const Var& var, const Tensor& gradient);
 
  private:
@@ -58,8 +60,10 @@ class Gradients {
 /// What a step reads: an earlier value or a parameter.
 class Source {
  public:
-  Source(const Var& var) : wants_gradient_(var.wants_gradient()) {}                                // NOLINT(google-explicit-constructor)
-  Source(Parameter& parameter) : wants_gradient_(parameter.trainable()), parameter_(&parameter) {}  // NOLINT(google-explicit-constructor)
+  Source(const Var& var) : wants_gradient_(var.wants_gradient()) {}  // NOLINT(google-explicit-constructor)
+  Source(Parameter& parameter)
+      : wants_gradient_(parameter.trainable()),
+        parameter_(&parameter) {}  // NOLINT(google-explicit-constructor)
 
  private:
   friend class Tape;
@@ -68,10 +72,14 @@ class Source {
 };
 
 /// Records a forward pass as a list of steps and walks it backwards (reverse-mode differentiation).
-///  - A step none of whose sources wants a gradient is not recorded: teachers, references and inference pay nothing.
-///  - A step is destroyed as soon as it has run, and with it what it saved and the gradient of what it produced.
-///  - Uses of a parameter are counted while recording; when the last one has run backwards, `ready` is called for it,
-///    once, in the same order on every rank and step. Parameters not used are announced at the end with a zero gradient.
+///  - A step none of whose sources wants a gradient is not recorded: teachers, references and inference pay
+///  nothing.
+///  - A step is destroyed as soon as it has run, and with it what it saved and the gradient of what it
+///  produced.
+///  - Uses of a parameter are counted while recording; when the last one has run backwards, `ready` is called
+///  for it,
+///    once, in the same order on every rank and step. Parameters not used are announced at the end with a
+///    zero gradient.
 class Tape {
  public:
   using Ready = std::function<void(Parameter&)>;
@@ -95,13 +103,15 @@ class Tape {
   std::vector<Var> record(const char* name, const std::vector<Source>& sources, const std::vector<Tensor>& ys,
                           BackwardMany backward);
 
-  /// Runs `block` without keeping what it computes, and again on the way back: memory for time, bit for bit the same
-  /// result, since random numbers are keyed and not stateful.
+  /// Runs `block` without keeping what it computes, and again on the way back: memory for time, bit for bit
+  /// the same result, since random numbers are keyed and not stateful.
   using Block = std::function<Var(Tape&, const Var&)>;
   Var recompute(const Block& block, const Var& x);
 
-  /// Walks back from a scalar, or from any value with its gradient given. Calls `ready` for each parameter of `parameters`.
-  void backward(const Var& y, ParameterSet* parameters = nullptr, const Ready& ready = {}, const Tensor& dy = {});
+  /// Walks back from a scalar, or from any value with its gradient given. Calls `ready` for each parameter of
+  /// `parameters`.
+  void backward(const Var& y, ParameterSet* parameters = nullptr, const Ready& ready = {},
+                const Tensor& dy = {});
   /// After backward: the gradient of a leaf; undefined if nothing reached it.
   Tensor gradient(const Var& leaf) const;
   std::size_t steps() const { return steps_.size(); }
@@ -122,7 +132,7 @@ class Tape {
   bool keeps_steps_ = true;
   int slots_ = 0;
   std::vector<Step> steps_;
-  std::vector<int> uses_;         // by parameter index
+  std::vector<int> uses_;  // by parameter index
   std::vector<int>* shared_uses_ = &uses_;
   Ready ready_;
   std::vector<std::pair<int, Tensor>> leaves_;

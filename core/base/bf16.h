@@ -11,7 +11,8 @@
 
 namespace bireme {
 
-/// The upper half of an fp32 number: 8 bits of exponent, 7 of mantissa. Storage only; arithmetic happens in fp32.
+/// The upper half of an fp32 number: 8 bits of exponent, 7 of mantissa. Storage only; arithmetic happens in
+/// fp32.
 struct bf16 {
   std::uint16_t bits;
 };

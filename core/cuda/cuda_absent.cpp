@@ -3,7 +3,9 @@
 namespace bireme::cuda {
 
 DeviceReport find_devices() {
-  return {.built = false, .count = 0, .explanation = "this binary was built without CUDA (configure with -DBIREME_CUDA=ON)"};
+  return {.built = false,
+          .count = 0,
+          .explanation = "this binary was built without CUDA (configure with -DBIREME_CUDA=ON)"};
 }
 
 }  // namespace bireme::cuda

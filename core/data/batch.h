@@ -7,20 +7,21 @@
 
 namespace bireme {
 
-/// Crops of one resolution, normalised: pixels [crops · B, C, side, side] fp32, crop-major (row = crop · B + image).
+/// Crops of one resolution, normalised: pixels [crops · B, C, side, side] fp32, crop-major (row = crop · B +
+/// image).
 struct ImageGroup {
   Tensor pixels;
   int crops = 0;
   int side = 0;
 };
 
-/// The share of one global batch that this data rank works on. Groups hold runs of consecutive crops of equal side:
-/// normally the two globals, then the locals.
+/// The share of one global batch that this data rank works on. Groups hold runs of consecutive crops of equal
+/// side: normally the two globals, then the locals.
 struct ImageBatch {
   std::vector<std::int64_t> records;  ///< [B] record numbers, which key the random numbers of drop path
   std::vector<std::int32_t> labels;   ///< [B], -1 where the dataset has none
   std::uint64_t epoch = 0;
-  std::int64_t global_count = 0;      ///< images of the batch over all data ranks
+  std::int64_t global_count = 0;  ///< images of the batch over all data ranks
   std::vector<ImageGroup> groups;
 };
 

@@ -5,7 +5,8 @@
 
 namespace bireme {
 
-/// An 8-bit picture in memory, channels interleaved: pixels[(y · width + x) · channels + c]. Grey (1) or RGB (3).
+/// An 8-bit picture in memory, channels interleaved: pixels[(y · width + x) · channels + c]. Grey (1) or RGB
+/// (3).
 struct Picture {
   int width = 0;
   int height = 0;

@@ -15,7 +15,8 @@ class ConvolutionKernels;
 class LossKernels;
 class UpdateKernels;
 
-/// A device's kernels, one small interface per family of ops. A kernel missing on a device is a compile error.
+/// A device's kernels, one small interface per family of ops. A kernel missing on a device is a compile
+/// error.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -30,7 +31,8 @@ class Backend {
   virtual const LossKernels& loss() const = 0;
   virtual const UpdateKernels& update() const = 0;
 
-  /// Whether matrix products in bf16 run on this device's own instructions. Where not, asking for bf16 is an error.
+  /// Whether matrix products in bf16 run on this device's own instructions. Where not, asking for bf16 is an
+  /// error.
   virtual bool has_fast_bf16() const = 0;
 };
 

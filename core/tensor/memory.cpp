@@ -57,8 +57,9 @@ std::shared_ptr<std::byte> Memory::allocate(std::size_t bytes) {
       block = acquire(size);
     }
     if (block == nullptr) {
-      throw Error(ErrorKind::other, fmt::format("out of memory: {} MiB asked for, {} MiB in use", size >> 20,
-                                                statistics().in_use >> 20),
+      throw Error(ErrorKind::other,
+                  fmt::format("out of memory: {} MiB asked for, {} MiB in use", size >> 20,
+                              statistics().in_use >> 20),
                   "tensor memory", "lower data.batch_size, or set precision.recompute to true");
     }
     const std::lock_guard lock(mutex_);

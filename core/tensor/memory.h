@@ -11,14 +11,15 @@
 namespace bireme {
 
 struct MemoryStatistics {
-  std::size_t in_use = 0;      ///< bytes held by live tensors
-  std::size_t peak = 0;        ///< largest value of in_use
-  std::size_t reserved = 0;    ///< bytes taken from the system, cached blocks included
+  std::size_t in_use = 0;    ///< bytes held by live tensors
+  std::size_t peak = 0;      ///< largest value of in_use
+  std::size_t reserved = 0;  ///< bytes taken from the system, cached blocks included
 };
 
-/// Hands out blocks of one device's memory, 64-byte aligned on the host, and keeps freed blocks for the next request of
-/// that size: a training step asks for the same sizes again and again, so after the first step the system is not asked
-/// any more and the same step gets the same addresses. Thread-safe. Blocks may outlive the Memory object's handle.
+/// Hands out blocks of one device's memory, 64-byte aligned on the host, and keeps freed blocks for the next
+/// request of that size: a training step asks for the same sizes again and again, so after the first step the
+/// system is not asked any more and the same step gets the same addresses. Thread-safe. Blocks may outlive
+/// the Memory object's handle.
 class Memory : public std::enable_shared_from_this<Memory> {
  public:
   virtual ~Memory() = default;

@@ -8,8 +8,9 @@
 
 namespace bireme {
 
-/// Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011). A draw is a pure function of what it is for, so
-/// results depend neither on the number of ranks nor on threads, and nothing has to be saved to repeat or resume them.
+/// Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011). A draw is a pure function of what it is
+/// for, so results depend neither on the number of ranks nor on threads, and nothing has to be saved to
+/// repeat or resume them.
 BIREME_HOST_DEVICE inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
                                                               std::array<std::uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
@@ -24,13 +25,23 @@ BIREME_HOST_DEVICE inline std::array<std::uint32_t, 4> philox(std::array<std::ui
 }
 
 /// What a stream of random numbers is for. Two uses never share one.
-enum class RandomUse : std::uint32_t { permutation = 1, initialize = 2, augment = 3, drop_path = 4, dropout = 5, sampling = 6, test = 100 };
+enum class RandomUse : std::uint32_t {
+  permutation = 1,
+  initialize = 2,
+  augment = 3,
+  drop_path = 4,
+  dropout = 5,
+  sampling = 6,
+  test = 100
+};
 
-/// The stream of numbers of one (seed, record, use, detail): `record` is the record's number in the dataset (or a hash
-/// of a name), `detail` tells apart crops, steps or layers. Cheap to make, meant to live for one decision.
+/// The stream of numbers of one (seed, record, use, detail): `record` is the record's number in the dataset
+/// (or a hash of a name), `detail` tells apart crops, steps or layers. Cheap to make, meant to live for one
+/// decision.
 class RandomStream {
  public:
-  BIREME_HOST_DEVICE RandomStream(std::uint64_t seed, std::uint64_t record, RandomUse use, std::uint64_t detail = 0)
+  BIREME_HOST_DEVICE RandomStream(std::uint64_t seed, std::uint64_t record, RandomUse use,
+                                  std::uint64_t detail = 0)
       : key_{static_cast<std::uint32_t>(seed) ^ static_cast<std::uint32_t>(detail >> 32) * 0x85EBCA6BU,
              static_cast<std::uint32_t>(seed >> 32) ^ static_cast<std::uint32_t>(use) * 0x9E3779B1U},
         counter_{0, static_cast<std::uint32_t>(detail), static_cast<std::uint32_t>(record),
@@ -53,7 +64,8 @@ class RandomStream {
   /// Uniform in 0 … bound-1 without bias that matters (64-bit multiply-shift).
   BIREME_HOST_DEVICE std::int64_t below(std::int64_t bound) {
     return static_cast<std::int64_t>((static_cast<unsigned __int128>((std::uint64_t{next()} << 32) | next()) *
-                                      static_cast<std::uint64_t>(bound)) >> 64);
+                                      static_cast<std::uint64_t>(bound)) >>
+                                     64);
   }
   BIREME_HOST_DEVICE bool chance(double probability) { return uniform() < probability; }
   /// Standard normal (Box-Muller, the cosine half).

@@ -15,7 +15,8 @@ Tensor::Tensor(Memory& memory, const Shape& shape, DType type)
 Tensor Tensor::view(std::int64_t offset, const Shape& shape) const {
   assert(offset >= 0 && offset + shape.elements() <= elements());
   Tensor result = *this;
-  result.data_ = std::shared_ptr<std::byte>(data_, data_.get() + offset * static_cast<std::int64_t>(size_of(type_)));
+  result.data_ =
+      std::shared_ptr<std::byte>(data_, data_.get() + offset * static_cast<std::int64_t>(size_of(type_)));
   result.shape_ = shape;
   return result;
 }
@@ -88,8 +89,10 @@ Tensor clone(Memory& memory, const Tensor& tensor) { return convert(memory, tens
 
 void require_shape(const char* what, const Tensor& tensor, const Shape& expected) {
   if (tensor.shape() == expected) return;
-  throw Error(ErrorKind::data, std::string(what) + " has shape " + to_string(tensor.shape()) + ", expected " + to_string(expected),
-              "", "check the sizes in the model's configuration");
+  throw Error(
+      ErrorKind::data,
+      std::string(what) + " has shape " + to_string(tensor.shape()) + ", expected " + to_string(expected), "",
+      "check the sizes in the model's configuration");
 }
 
 }  // namespace bireme

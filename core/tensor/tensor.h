@@ -9,8 +9,8 @@
 
 namespace bireme {
 
-/// A contiguous, row-major, reference-counted array. Copies share memory. Views exist over leading dimensions only, so
-/// a pointer and a shape always describe the whole tensor and kernels never meet strides.
+/// A contiguous, row-major, reference-counted array. Copies share memory. Views exist over leading dimensions
+/// only, so a pointer and a shape always describe the whole tensor and kernels never meet strides.
 class Tensor {
  public:
   Tensor() = default;

@@ -7,9 +7,10 @@
 
 namespace bireme::test {
 
-void expect_close(const Tensor& actual, const Tensor& expected, double relative, double absolute, const std::string& what) {
-  ASSERT_EQ(actual.elements(), expected.elements()) << what << ": " << to_string(actual.shape()) << " against "
-                                                    << to_string(expected.shape());
+void expect_close(const Tensor& actual, const Tensor& expected, double relative, double absolute,
+                  const std::string& what) {
+  ASSERT_EQ(actual.elements(), expected.elements())
+      << what << ": " << to_string(actual.shape()) << " against " << to_string(expected.shape());
   const auto memory = make_host_memory();
   const Tensor a = convert(*memory, actual, DType::f64), e = convert(*memory, expected, DType::f64);
   double largest = 0, worst = -1;
@@ -25,8 +26,9 @@ void expect_close(const Tensor& actual, const Tensor& expected, double relative,
   }
   if (e.elements() == 0) return;
   EXPECT_LE(worst, relative * largest + absolute)
-      << what << ": worst element " << where << " of " << to_string(actual.shape()) << ": " << a.data<double>()[where]
-      << ", expected " << e.data<double>()[where] << " (largest magnitude " << largest << ")";
+      << what << ": worst element " << where << " of " << to_string(actual.shape()) << ": "
+      << a.data<double>()[where] << ", expected " << e.data<double>()[where] << " (largest magnitude "
+      << largest << ")";
 }
 
 void expect_identical(const Tensor& actual, const Tensor& expected, const std::string& what) {

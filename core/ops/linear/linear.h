@@ -15,8 +15,8 @@ Var linear(Tape& tape, const Var& x, Parameter& weight, Parameter* bias);
 /// The same with a weight that was computed on the tape (weight normalisation); no bias.
 Var linear(Tape& tape, const Var& x, const Var& weight);
 
-/// y = GELU(x · Wᵀ + b), exact form z·Φ(z) (Hendrycks and Gimpel 2016), fused: z is kept for the way back, and is never a
-/// separate pass over memory.
+/// y = GELU(x · Wᵀ + b), exact form z·Φ(z) (Hendrycks and Gimpel 2016), fused: z is kept for the way back,
+/// and is never a separate pass over memory.
 Var linear_gelu(Tape& tape, const Var& x, Parameter& weight, Parameter& bias);
 
 }  // namespace bireme
