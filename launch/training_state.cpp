@@ -37,9 +37,10 @@ CheckpointFile teacher_file(const TrainingState& state) {
   return file;
 }
 
-void add_statistics(CheckpointFile& file, const std::string& prefix, const DinoHead& head) {
+/// Running statistics under the names of the head's parameters in that file: with or without `head.`.
+void add_statistics(CheckpointFile& file, std::size_t cut, const DinoHead& head) {
   for (const DinoHead::Buffer& buffer : head.buffers())
-    file.tensors.push_back({.name = prefix + buffer.name,
+    file.tensors.push_back({.name = buffer.name.substr(cut),
                             .local = buffer.value,
                             .whole = buffer.value.shape(),
                             .partition = {}});
@@ -50,7 +51,7 @@ CheckpointFile head_file(const TrainingState& state) {
   ParameterSet& teacher = state.objective.teacher().parameters();
   for (const PublishedTensor& tensor : dino_head_tensors(teacher, "head."))
     file.tensors.push_back(published_tensor(tensor, teacher));
-  add_statistics(file, "", state.objective.teacher().head());
+  add_statistics(file, std::string_view("head.").size(), state.objective.teacher().head());
   return file;
 }
 
@@ -59,7 +60,7 @@ CheckpointFile student_file(const TrainingState& state) {
   const ParameterSet& student = state.objective.student().parameters();
   for (std::size_t i = 0; i < student.size(); ++i)
     file.tensors.push_back(whole_parameter(student[i].name(), student[i], student[i].value()));
-  add_statistics(file, "", state.objective.student().head());
+  add_statistics(file, 0, state.objective.student().head());
   const Tensor& center = state.objective.center();
   const Communicator& tensor = state.mesh.tensor();
   file.tensors.push_back(

@@ -96,6 +96,29 @@ void import_tensors(const TensorSource& source, const std::vector<PublishedTenso
   parameters.refresh_bf16();
 }
 
+void require_same_model(const std::vector<PublishedTensor>& tensors, const ParameterSet& parameters,
+                        const std::string& prefix, const std::string& where) {
+  const auto refuse = [&](const std::string& problem) {
+    throw Error(ErrorKind::checkpoint, problem, where,
+                "give the run the sizes that the folder's config.json has");
+  };
+  std::set<std::string> covered;
+  for (const PublishedTensor& tensor : tensors) {
+    const Parameter* parameter = parameters.find(tensor.parameter);
+    if (parameter == nullptr) refuse(fmt::format("`{}` has no place in this run's network", tensor.name));
+    if (parameter->whole_shape().elements() != tensor.blocks * tensor.shape.elements())
+      refuse(fmt::format("`{}` has the shape {}, this run's `{}` has {}{}", tensor.name,
+                         to_string(tensor.shape), tensor.parameter, to_string(parameter->whole_shape()),
+                         tensor.blocks > 1 ? fmt::format(" for {} of these", tensor.blocks) : ""));
+    covered.insert(tensor.parameter);
+  }
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const std::string& name = parameters[i].name();
+    if (name.starts_with(prefix) && !covered.contains(name))
+      refuse(fmt::format("the folder has nothing for `{}` of this run", name));
+  }
+}
+
 namespace {
 
 using Shard = std::vector<PublishedTensor>;

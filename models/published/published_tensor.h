@@ -34,6 +34,12 @@ using PublishedNames = std::map<std::string, std::string>;
 void import_tensors(const TensorSource& source, const std::vector<PublishedTensor>& tensors,
                     const PublishedNames& names, ParameterSet& parameters, const std::string& where);
 
+/// Holds a folder's model against the network that is to take it: every parameter named PREFIX… is made of
+/// published tensors, and of as many numbers. @throws Error (checkpoint) naming the first that differs, with
+/// both shapes
+void require_same_model(const std::vector<PublishedTensor>& tensors, const ParameterSet& parameters,
+                        const std::string& prefix, const std::string& where);
+
 /// Writes the values of a set that is not split over ranks: NAME.safetensors, or shards of at most
 /// `shard_bytes` each with NAME.safetensors.index.json.
 struct ExportOptions {

@@ -26,6 +26,8 @@ void clear_qkv_biases(ParameterSet& parameters, const std::string& prefix, int d
 void import_vision_transformer(const std::filesystem::path& folder,
                                const PublishedVisionTransformer& published, ParameterSet& parameters,
                                const std::string& prefix) {
+  require_same_model(vision_transformer_tensors(published.options, prefix), parameters, prefix,
+                     folder.string());
   const SafetensorsFolder source = SafetensorsFolder::open(folder);
   if (!published.has_qkv_bias) clear_qkv_biases(parameters, prefix, published.options.depth);
   import_tensors(source, vision_transformer_tensors(published.options, prefix, published.has_qkv_bias),

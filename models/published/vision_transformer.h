@@ -39,7 +39,8 @@ std::vector<Document> vision_transformer_documents(const PublishedVisionTransfor
 
 /// Fills a vision transformer registered under `prefix` from model.safetensors, or its shards. Accepts the
 /// three spellings of the names, see vision_transformer_names.
-/// @throws Error (checkpoint) naming each tensor that is missing, unknown or misshapen, with both shapes
+/// @throws Error (checkpoint) naming each tensor that is missing, unknown or misshapen, with both shapes; or
+/// the first that the network has in another size
 void import_vision_transformer(const std::filesystem::path& folder,
                                const PublishedVisionTransformer& published, ParameterSet& parameters,
                                const std::string& prefix);

@@ -133,6 +133,23 @@ TEST_F(PublishedVisionTransformerTest, NamesMissingExtraAndMisshapenTensors) {
   EXPECT_TRUE(mentions(refusal(), {"encoder.layer.0.intermediate.dense.weight", "[96, 48]", "[100, 48]"}));
 }
 
+TEST_F(PublishedVisionTransformerTest, RefusesANetworkOfOtherSizes) {
+  const PublishedVisionTransformer published = read_vision_transformer(kFolder);
+  const auto refusal_by = [&](const std::function<void(VisionTransformerOptions&)>& change) {
+    VisionTransformerOptions options = published.options;
+    change(options);
+    VisionFixture vit(options, DType::f32);
+    return error_of(ErrorKind::checkpoint,
+                    [&] { import_vision_transformer(kFolder, published, vit.parameters, ""); });
+  };
+  EXPECT_TRUE(mentions(refusal_by([](auto& o) { o.embed_dim = 96; }),
+                       {"`embeddings.cls_token`", "[1, 1, 48]", "[1, 1, 96]"}));
+  EXPECT_TRUE(mentions(refusal_by([](auto& o) { o.image_size = 64; }),
+                       {"position_embeddings", "[1, 17, 48]", "[1, 65, 48]"}));
+  EXPECT_TRUE(mentions(refusal_by([](auto& o) { o.depth = 1; }), {"encoder.layer.1", "no place"}));
+  EXPECT_TRUE(mentions(refusal_by([](auto& o) { o.depth = 3; }), {"nothing for `blocks.2."}));
+}
+
 TEST_F(PublishedVisionTransformerTest, RefusesOtherModelsByName) {
   const std::vector<std::pair<std::string, std::function<void(nlohmann::json&)>>> cases = {
       {"`hidden_act` is `gelu_new`", [](auto& c) { c["hidden_act"] = "gelu_new"; }},
