@@ -19,8 +19,8 @@ RunFolder::RunFolder(const std::filesystem::path& path, const Configuration& con
                      Communicator& world)
     : path_(path) {
   run_on_first(world, [&]() -> std::string {
-    const bool holds_run = std::filesystem::exists(path / kConfigurationFile);
-    if (holds_run && !resume) {
+    const bool is_used = holds_run(path);
+    if (is_used && !resume) {
       throw Error(ErrorKind::usage, "the folder already holds a run", path.string(),
                   "go on with --resume, or choose another folder with --run");
     }
@@ -30,15 +30,19 @@ RunFolder::RunFolder(const std::filesystem::path& path, const Configuration& con
       throw Error(ErrorKind::checkpoint, "cannot make the run folder: " + failed.message(), path.string(),
                   "choose another --run");
     lock_.emplace(path);
-    if (holds_run) check_resume(path, configuration);
+    if (is_used) check_resume(path, configuration);
     StagedFolder::sweep(path / "checkpoints");
     write_file_atomically(path / kConfigurationFile, to_toml(configuration));
     return {};
   });
 }
 
+bool RunFolder::holds_run(const std::filesystem::path& path) {
+  return std::filesystem::exists(path / kConfigurationFile);
+}
+
 Configuration run_configuration(const std::filesystem::path& run, std::span<const Override> overrides) {
-  if (!std::filesystem::exists(run / kConfigurationFile))
+  if (!RunFolder::holds_run(run))
     throw Error(ErrorKind::usage, "there is no run in this folder", run.string(), "check --run");
   return load_configuration(run / kConfigurationFile, overrides);
 }

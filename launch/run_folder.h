@@ -21,6 +21,8 @@ class RunFolder {
   RunFolder(const std::filesystem::path& path, const Configuration& configuration, bool resume,
             Communicator& world);
 
+  static bool holds_run(const std::filesystem::path& path);
+
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
   std::filesystem::path untrained() const { return path_ / "untrained"; }

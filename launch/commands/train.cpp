@@ -10,9 +10,11 @@ namespace bireme {
 
 namespace {
 
+/// A run that goes on keeps its own configuration; one that was stopped before its first step begins anew, so
+/// that a job which a scheduler starts again can always say --resume.
 Configuration requested_configuration(const Options& options) {
   if (options.has("config")) return load_configuration(options.path("config"), options.overrides());
-  if (options.flag("resume") && options.has("run"))
+  if (options.flag("resume") && options.has("run") && RunFolder::holds_run(options.path("run")))
     return run_configuration(options.path("run"), options.overrides());
   return load_configuration({}, options.overrides());
 }
