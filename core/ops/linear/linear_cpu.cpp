@@ -1,9 +1,9 @@
 #include <cassert>
-#include <vector>
 
 #include "core/cpu/cpu_kernels.h"
 #include "core/cpu/onednn.h"
 #include "core/cpu/parallel.h"
+#include "core/cpu/partial_sums.h"
 #include "core/ops/dispatch.h"
 #include "core/ops/linear/linear_kernels.h"
 
@@ -129,6 +129,8 @@ constexpr std::int64_t kFusedRows = 96;
 
 class CpuLinear final : public LinearKernels {
  public:
+  explicit CpuLinear(Memory& memory) : memory_(memory) {}
+
   void linear(const LinearForward& a) const override {
     const Product product = forward_product(a.x, a.weight, a.y, a.bias.defined());
     if (a.x.dtype() == DType::f64) {
@@ -212,22 +214,12 @@ class CpuLinear final : public LinearKernels {
     }
   }
 
-  /// Adds over rows in chunks that the shape alone decides: body(begin, end, sum) adds its rows into sum
-  /// [channels].
+  /// body(begin, end, sum) adds its rows into sum [channels], in an order that the shape alone decides.
   template <class T, class Body>
-  static void sum_rows(const Tensor& rows_of, const Target& target, const Body& body) {
-    const std::int64_t channels = rows_of.channels();
-    const Chunks chunks = partial_chunks(rows_of.rows(), channels);
-    std::vector<Sum<T>> partial(static_cast<std::size_t>(chunks.count() * channels), Sum<T>{0});
-    parallel_chunks(chunks, [&](std::int64_t begin, std::int64_t end, std::int64_t chunk) {
-      body(begin, end, partial.data() + chunk * channels);
-    });
-    if (!target) return;
-    Sum<T>* sum = target.tensor.data<Sum<T>>();
-    if (!target.accumulate) std::fill(sum, sum + channels, Sum<T>{0});
-    for (std::int64_t chunk = 0; chunk < chunks.count(); ++chunk)
-      for (std::int64_t c = 0; c < channels; ++c)
-        sum[c] += partial[static_cast<std::size_t>(chunk * channels + c)];
+  void sum_rows(const Tensor& rows_of, const Target& target, const Body& body) const {
+    PartialSums<Sum<T>> sums(memory_, rows_of.rows(), rows_of.channels());
+    sums.over_rows(body);
+    sums.total(0, rows_of.channels(), target);
   }
 
   void input_and_weight_gradients(const Tensor& dy, const Tensor& x, const Tensor& weight, const Target& dx,
@@ -262,12 +254,13 @@ class CpuLinear final : public LinearKernels {
     }
   }
 
+  Memory& memory_;
   MatrixProducts products_;
 };
 
 }  // namespace
 
-std::unique_ptr<LinearKernels> make_linear(Memory& /*memory*/) { return std::make_unique<CpuLinear>(); }
+std::unique_ptr<LinearKernels> make_linear(Memory& memory) { return std::make_unique<CpuLinear>(memory); }
 
 }  // namespace bireme::cpu
 #endif
