@@ -25,4 +25,17 @@ struct ImageBatch {
   std::vector<ImageGroup> groups;
 };
 
+/// The share of one global batch of text that this data rank works on: sequences of one length, cut from
+/// documents that lie one after another, hence without padding.
+struct TokenBatch {
+  std::vector<std::int64_t> records;  ///< [B] record numbers
+  std::uint64_t epoch = 0;
+  std::int64_t global_count = 0;  ///< sequences of the batch over all data ranks and micro-batches
+  Tensor tokens;                  ///< [B, T] i32: what the model reads
+  Tensor targets;                 ///< [B, T] i32: the token after each; -1 where none is to be predicted
+  /// [B, T] u8, 1 at the first token of a document: neither state nor attention reaches back across it.
+  /// Undefined: documents see those before them.
+  Tensor starts;
+};
+
 }  // namespace bireme
