@@ -52,22 +52,9 @@ MultiCropOptions multi_crop_options(const Configuration& configuration, const Da
   return options;
 }
 
-LearningRateSchedule learning_rate_schedule(const Configuration& configuration, std::int64_t steps) {
-  using Shape = LearningRateSchedule::Shape;
-  const std::string& type = configuration.schedule.type;
-  return {.shape = type == "cosine"   ? Shape::cosine
-                   : type == "linear" ? Shape::linear
-                                      : Shape::constant,
-          .base = configuration.optimizer.learning_rate,
-          .minimum = configuration.optimizer.minimum_learning_rate,
-          .warmup = configuration.schedule.warmup_steps,
-          .total = steps};
-}
-
 DinoStep dino_step(const Configuration& configuration, std::int64_t step, std::int64_t steps) {
   const auto& o = configuration.objective;
-  return {.step = step,
-          .teacher_temperature = ramp(o.teacher_temperature_start, o.teacher_temperature, step,
+  return {.teacher_temperature = ramp(o.teacher_temperature_start, o.teacher_temperature, step,
                                       o.teacher_temperature_warmup_steps),
           .teacher_momentum = cosine_between(o.teacher_momentum, o.teacher_momentum_end, step, steps),
           .freeze_last_layer = step < o.freeze_last_layer_steps};

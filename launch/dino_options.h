@@ -14,7 +14,6 @@ namespace bireme {
 DinoNetworkOptions network_options(const Configuration& configuration);
 /// Mean and deviation of the pixels come from the dataset where the configuration gives none.
 MultiCropOptions multi_crop_options(const Configuration& configuration, const Dataset& dataset);
-LearningRateSchedule learning_rate_schedule(const Configuration& configuration, std::int64_t steps);
 DinoStep dino_step(const Configuration& configuration, std::int64_t step, std::int64_t steps);
 
 }  // namespace bireme

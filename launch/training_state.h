@@ -4,29 +4,23 @@
 #include <string>
 
 #include "core/optimizer/adamw.h"
-#include "distributed/checkpoint.h"
-#include "models/published/vision_transformer.h"
-#include "objectives/dino.h"
+#include "launch/job.h"
+#include "launch/training_task.h"
 
 namespace bireme {
 
-/// Everything that a step changes, as a checkpoint holds it: the teacher as a published folder (it is the
-/// model that is evaluated and exported), and beside it the student, both heads, moments, centre and
-/// counters.
+/// Everything that a step changes, as a checkpoint holds it: the task's model as a published folder, and
+/// beside it the task's other state, moments and counters.
 struct TrainingState {
-  const Backend& backend;
-  Communicator& world;
-  const Mesh& mesh;
-  DinoObjective& objective;
+  const Context& context;
+  TrainingTask& task;
   AdamWOptimizer& optimizer;
-  PublishedVisionTransformer published;  ///< of the teacher
-  std::string configuration;             ///< the run's, as TOML
-  std::string dataset;                   ///< fingerprint of the training data
+  std::string configuration;  ///< the run's, as TOML
 };
 
-/// The teacher's backbone alone, which opens in other programs. Collective.
-std::filesystem::path save_teacher(const TrainingState& state, const std::filesystem::path& folder,
-                                   std::int64_t step);
+/// The model alone, as it opens in other programs. Collective.
+std::filesystem::path save_model(const TrainingState& state, const std::filesystem::path& folder,
+                                 std::int64_t step);
 /// The whole state after `step` steps. Collective.
 std::filesystem::path save_training_state(const TrainingState& state, const std::filesystem::path& folder,
                                           std::int64_t step);

@@ -35,8 +35,8 @@ class DinoNetwork final : public Model {
   /// Stochastic depth for the next forward pass; empty when the backbone has none.
   KeepBranch keep(DropPathKeys keys) const;
 
-  double flops(const ImageBatch& batch) const override { return flops(std::span(batch.groups)); }
-  /// Of these groups alone, such as the globals that a teacher sees.
+  /// Floating-point operations of a forward pass over these groups, two per multiply-add, matrix products and
+  /// attention only, summed over tensor ranks. A backward pass costs twice as much.
   double flops(std::span<const ImageGroup> groups) const;
 
  private:

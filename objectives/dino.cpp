@@ -30,9 +30,9 @@ void add_to(const Tensor& from, const Tensor& to) {
 
 }  // namespace
 
-DinoObjective::DinoObjective(const Options& options, const Backend& backend, const Mesh& mesh,
-                             DinoNetwork& student, DinoNetwork& teacher)
-    : options_(options), backend_(backend), mesh_(mesh), student_(student), teacher_(teacher) {
+DinoObjective::DinoObjective(Options options, const Backend& backend, const Mesh& mesh, DinoNetwork& student,
+                             DinoNetwork& teacher)
+    : options_(std::move(options)), backend_(backend), mesh_(mesh), student_(student), teacher_(teacher) {
   const Shape prototypes{student.head().options().out_dim / mesh.tensor().size()};
   for (Tensor* sum : {&center_, &logit_sum_, &probability_sum_}) {
     *sum = Tensor(backend.memory(), prototypes, DType::f32);
@@ -47,16 +47,17 @@ ReduceOverColumns DinoObjective::over_columns() const {
   };
 }
 
-void DinoObjective::begin(const DinoStep& step) {
+void DinoObjective::begin(std::int64_t step) {
   step_ = step;
+  settings_ = options_.schedule(step);
   loss_ = entropy_ = 0;
-  images_ = 0;
   fill(logit_sum_, 0);
   fill(probability_sum_, 0);
-  student_.head().freeze_last_layer(step.freeze_last_layer);
+  student_.head().freeze_last_layer(settings_.freeze_last_layer);
 }
 
-Var DinoObjective::compute(Tape& tape, const ImageBatch& batch, std::int64_t global_images) {
+Var DinoObjective::compute(Tape& tape, const Batch& any_batch) {
+  const auto& batch = std::get<ImageBatch>(any_batch);
   const int crops = crops_of(batch);
   // The teacher goes first: its activations are freed before the student needs memory.
   Tape no_tape(backend_, Tape::Mode::inference);
@@ -64,20 +65,19 @@ Var DinoObjective::compute(Tape& tape, const ImageBatch& batch, std::int64_t glo
   const Tensor teacher_logits =
       teacher_.forward(no_tape, std::span(&globals, 1), {.type = options_.type}).value();
   const KeepBranch keep = student_.keep(
-      {.seed = options_.seed, .step = static_cast<std::uint64_t>(step_.step), .records = batch.records});
+      {.seed = options_.seed, .step = static_cast<std::uint64_t>(step_), .records = batch.records});
   const Var logits = student_.forward(tape, batch.groups,
                                       {.type = options_.type, .keep = keep, .recompute = options_.recompute});
   const DinoLoss result = dino_loss(tape, logits, teacher_logits, center_,
                                     {.crops = crops,
                                      .student_temperature = static_cast<float>(options_.student_temperature),
-                                     .teacher_temperature = static_cast<float>(step_.teacher_temperature),
-                                     .global_images = global_images},
+                                     .teacher_temperature = static_cast<float>(settings_.teacher_temperature),
+                                     .global_images = options_.global_images},
                                     over_columns());
   loss_ += static_cast<double>(result.loss.value().data<float>()[0]);
   entropy_ += result.statistics.entropy_sum;
   add_to(result.statistics.teacher_logit_sum, logit_sum_);
   add_to(result.statistics.mean_probability_sum, probability_sum_);
-  images_ = global_images;
   return result.loss;
 }
 
@@ -88,7 +88,7 @@ double DinoObjective::sum_over_tensor(double value) const {
 double DinoObjective::reduce() {
   Communicator& data = mesh_.data();
   loss_ = data.all_reduce_value(loss_, Reduce::sum);
-  const double rows = static_cast<double>(kGlobalCrops * images_);
+  const double rows = static_cast<double>(kGlobalCrops * options_.global_images);
   entropy_ = data.all_reduce_value(entropy_, Reduce::sum) / rows;
   data.all_reduce(logit_sum_, Reduce::sum).wait();
   data.all_reduce(probability_sum_, Reduce::sum).wait();
@@ -104,14 +104,14 @@ double DinoObjective::reduce() {
 
 void DinoObjective::after_step() {
   const auto keep = static_cast<float>(options_.center_momentum);
-  const float share = (1 - keep) / static_cast<float>(kGlobalCrops * images_);
+  const float share = (1 - keep) / static_cast<float>(kGlobalCrops * options_.global_images);
   float* center = center_.data<float>();
   const float* sum = logit_sum_.data<float>();
   for (std::int64_t k = 0; k < center_.elements(); ++k) center[k] = keep * center[k] + share * sum[k];
   backend_.update().average({.values = student_.parameters().flat_values(),
                              .average = teacher_.parameters().flat_values(),
                              .bf16_copy = teacher_.parameters().flat_bf16(),
-                             .momentum = static_cast<float>(step_.teacher_momentum)});
+                             .momentum = static_cast<float>(settings_.teacher_momentum)});
 }
 
 void DinoObjective::judge_collapse() {
@@ -121,7 +121,7 @@ void DinoObjective::judge_collapse() {
   collapsed_steps_ = collapsed ? collapsed_steps_ + 1 : 0;
 }
 
-std::string DinoObjective::collapse_warning() const {
+std::string DinoObjective::warning() const {
   if (collapsed_steps_ == 0 || collapsed_steps_ % kStepsToWarn != 0) return {};
   const bool uniform = entropy_ > 1;
   return uniform ? "the teacher's outputs are uniform (its entropy is that of all prototypes alike): lower "
@@ -132,6 +132,12 @@ std::string DinoObjective::collapse_warning() const {
                    "objective.teacher_temperature, or check that objective.center_momentum is below 1";
 }
 
+double DinoObjective::flops(const Batch& any_batch) const {
+  const auto& batch = std::get<ImageBatch>(any_batch);
+  const ImageGroup globals = globals_of(batch);
+  return 3 * student_.flops(batch.groups) + teacher_.flops(std::span(&globals, 1));
+}
+
 std::vector<std::pair<std::string, double>> DinoObjective::terms() const {
   double square = 0;
   for (const float c : center_.values<float>()) square += double{c} * c;
@@ -139,8 +145,8 @@ std::vector<std::pair<std::string, double>> DinoObjective::terms() const {
           {"kl", loss_ - entropy_},
           {"marginal_entropy", marginal_entropy_},
           {"center_norm", std::sqrt(sum_over_tensor(square))},
-          {"teacher_temperature", step_.teacher_temperature},
-          {"teacher_momentum", step_.teacher_momentum}};
+          {"teacher_temperature", settings_.teacher_temperature},
+          {"teacher_momentum", settings_.teacher_momentum}};
 }
 
 }  // namespace bireme

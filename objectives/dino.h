@@ -1,20 +1,16 @@
 #pragma once
 
-#include <span>
-#include <string>
-#include <utility>
-#include <vector>
+#include <functional>
 
-#include "core/data/batch.h"
 #include "core/ops/loss/loss.h"
 #include "distributed/mesh.h"
 #include "models/dino_network.h"
+#include "objectives/objective.h"
 
 namespace bireme {
 
 /// Settings of self-distillation that change from step to step.
 struct DinoStep {
-  std::int64_t step = 0;
   double teacher_temperature = 0.04;
   double teacher_momentum = 0.996;
   bool freeze_last_layer = false;
@@ -23,7 +19,7 @@ struct DinoStep {
 /// Self-distillation without labels (Caron et al. 2021): the student predicts, from every crop, what its
 /// moving average, the teacher, says of the two global crops. Owns the teacher and the centre of its outputs,
 /// which are part of a checkpoint.
-class DinoObjective {
+class DinoObjective final : public Objective {
  public:
   struct Options {
     double student_temperature = 0.1;
@@ -31,27 +27,26 @@ class DinoObjective {
     std::uint64_t seed = 0;
     DType type = DType::f32;  ///< compute type
     bool recompute = false;
+    std::int64_t global_images = 0;  ///< of an optimiser step, over ranks and micro-batches
+    std::function<DinoStep(std::int64_t step)> schedule;
   };
   /// @param student, teacher  built, of the same structure; the caller sets their values
-  DinoObjective(const Options& options, const Backend& backend, const Mesh& mesh, DinoNetwork& student,
+  DinoObjective(Options options, const Backend& backend, const Mesh& mesh, DinoNetwork& student,
                 DinoNetwork& teacher);
 
-  /// Once before the micro-batches of an optimiser step.
-  void begin(const DinoStep& step);
-  /// This rank's share of the loss of the whole global batch: shares of ranks and micro-batches add up to it.
-  /// @param global_images  of the optimiser step, over ranks and micro-batches
-  Var compute(Tape& tape, const ImageBatch& batch, std::int64_t global_images);
-  /// After the last backward pass: adds loss and statistics over the data ranks. The same on every rank.
-  /// Collective.
-  double reduce();
-  /// After the optimiser: centre and teacher move (eqs. 3 and 4 of the paper's method: c ← m_c·c +
-  /// (1-m_c)·mean of teacher logits; θ_t ← m·θ_t + (1-m)·θ_s). Not called for a step that was skipped.
-  void after_step();
+  ParameterSet& parameters() override { return student_.parameters(); }
+  void begin(std::int64_t step) override;
+  Var compute(Tape& tape, const Batch& batch) override;
+  double reduce() override;
+  /// Centre and teacher move (eqs. 3 and 4 of the paper's method: c ← m_c·c + (1-m_c)·mean of teacher logits;
+  /// θ_t ← m·θ_t + (1-m)·θ_s).
+  void after_step() override;
 
-  /// The step's own numbers, by name: teacher_entropy, kl, marginal_entropy, center_norm, …
-  std::vector<std::pair<std::string, double>> terms() const;
-  /// What is wrong, and what helps, when the outputs have collapsed for 100 steps; empty otherwise.
-  std::string collapse_warning() const;
+  /// teacher_entropy, kl, marginal_entropy, center_norm, …
+  std::vector<std::pair<std::string, double>> terms() const override;
+  /// Says so when the outputs have collapsed for 100 steps.
+  std::string warning() const override;
+  double flops(const Batch& batch) const override;
 
   const Tensor& center() const { return center_; }  ///< [K / tensor ranks] fp32
   DinoNetwork& teacher() { return teacher_; }
@@ -67,9 +62,9 @@ class DinoObjective {
   const Mesh& mesh_;
   DinoNetwork &student_, &teacher_;
   Tensor center_, logit_sum_, probability_sum_;  // [K / tensor ranks]
-  DinoStep step_;
+  std::int64_t step_ = 0;
+  DinoStep settings_;
   double loss_ = 0, entropy_ = 0, marginal_entropy_ = 0;
-  std::int64_t images_ = 0;
   int collapsed_steps_ = 0;
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <variant>
 #include <vector>
 
 #include "core/tensor/tensor.h"
@@ -37,5 +38,8 @@ struct TokenBatch {
   /// Undefined: documents see those before them.
   Tensor starts;
 };
+
+/// What an objective learns from in one pass.
+using Batch = std::variant<ImageBatch, TokenBatch>;
 
 }  // namespace bireme

@@ -36,21 +36,22 @@ void sum_split_parameters(const Backend& backend, const ParameterSet& parameters
 
 }  // namespace
 
-ClippedGradients clip_gradients(const Backend& backend, const ParameterSet& parameters, ClipType type,
-                                double limit, const std::function<void(const Tensor&)>& sum) {
+ClippedGradients clip_gradients(const Backend& backend, const ParameterSet& parameters,
+                                const ClipOptions& options, const std::function<void(const Tensor&)>& sum) {
   std::vector<double> squares = squared_norms(backend, parameters);
   sum_split_parameters(backend, parameters, squares, sum);
   ClippedGradients result;
   double total = 0;
   for (const double square : squares) {
     total += square;
-    result.norms.push_back(std::sqrt(square));
+    result.norms.push_back(options.scale * std::sqrt(square));
   }
-  result.norm = std::sqrt(total);
-  result.finite = std::isfinite(total);
+  result.norm = options.scale * std::sqrt(total);
+  result.finite = std::isfinite(result.norm);
   for (const double norm : result.norms) {
-    const double length = type == ClipType::global ? result.norm : norm;
-    result.scales.push_back(limit > 0 ? static_cast<float>(std::min(1.0, limit / (length + 1e-6))) : 1.0F);
+    const double length = options.type == ClipType::global ? result.norm : norm;
+    const double clip = options.limit > 0 ? std::min(1.0, options.limit / (length + 1e-6)) : 1.0;
+    result.scales.push_back(static_cast<float>(options.scale * clip));
   }
   return result;
 }

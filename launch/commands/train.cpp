@@ -4,7 +4,7 @@
 #include "launch/job.h"
 #include "launch/options.h"
 #include "launch/run_folder.h"
-#include "launch/trainer.h"
+#include "launch/training.h"
 
 namespace bireme {
 

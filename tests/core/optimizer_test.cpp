@@ -115,10 +115,11 @@ TEST_F(Optimizer, SharesOfTheBuffersMakeTheSameStep) {
 TEST_F(Optimizer, ClipsEachTensorOrAllTogether) {
   double squares = 0;
   for (const float g : parameters_[1].gradient().values<float>()) squares += double{g} * g;
-  const ClippedGradients each = clip_gradients(*backend_, parameters_, ClipType::parameter, 2);
+  const ClippedGradients each =
+      clip_gradients(*backend_, parameters_, {.type = ClipType::parameter, .limit = 2});
   EXPECT_NEAR(each.norms[1], std::sqrt(squares), 1e-9 * std::sqrt(squares));
   EXPECT_FLOAT_EQ(each.scales[1], static_cast<float>(2 / (std::sqrt(squares) + 1e-6)));
-  const ClippedGradients all = clip_gradients(*backend_, parameters_, ClipType::global, 2);
+  const ClippedGradients all = clip_gradients(*backend_, parameters_, {.type = ClipType::global, .limit = 2});
   EXPECT_FLOAT_EQ(all.scales[0], static_cast<float>(2 / (all.norm + 1e-6)));
   EXPECT_EQ(all.scales[0], all.scales[2]);
   EXPECT_TRUE(all.finite);
@@ -126,7 +127,7 @@ TEST_F(Optimizer, ClipsEachTensorOrAllTogether) {
 
 TEST_F(Optimizer, NoticesGradientsThatAreNotFinite) {
   parameters_[2].gradient().data<float>()[39999] = NAN;
-  EXPECT_FALSE(clip_gradients(*backend_, parameters_, ClipType::parameter, 0).finite);
+  EXPECT_FALSE(clip_gradients(*backend_, parameters_, {.type = ClipType::parameter}).finite);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "launch/dino_task.h"
 #include "launch/trainer.h"
 #include "tests/support/expect.h"
 #include "tests/support/golden.h"
@@ -37,6 +38,7 @@ Configuration golden_configuration(int tensor_degree, int zero) {
   c.parallel.zero = zero;
   c.parallel.bucket_bytes = 4096;  // several buckets
   c.run.threads = 1;
+  c.run.steps = kSteps;
   c.run.timeout_seconds = 0;
   return c;
 }
@@ -97,9 +99,10 @@ void follow_golden_training(Communicator& world, int tensor_degree, int zero) {
   const Golden golden("vision/train.h5");
   Configuration configuration = golden_configuration(tensor_degree, zero);
   const Context context = make_context(configuration, world);
-  DinoTrainer trainer(configuration, context, {}, {}, kSteps);
-  load_golden_weights(golden, trainer.student().parameters());
-  trainer.teacher().parameters().copy_from(trainer.student().parameters());
+  DinoTask task(configuration, context, TaskData::made_up);
+  Trainer trainer(configuration, context, task.objective(), kSteps);
+  load_golden_weights(golden, task.student().parameters());
+  task.teacher().parameters().copy_from(task.student().parameters());
   const Tensor temperatures = golden.tensor("schedule/teacher_temp");
   for (std::int64_t step = 0; step < kStepsRun; ++step) {
     // The official temperature moves at epoch borders.
@@ -115,7 +118,7 @@ void follow_golden_training(Communicator& world, int tensor_degree, int zero) {
     EXPECT_NEAR(report.learning_rate, golden.tensor("schedule/lr").data<double>()[step], 1e-12);
     EXPECT_NEAR(report.loss, number("loss"), kTolerance * number("loss")) << path;
     std::map<std::string, double> terms;
-    for (const auto& [name, value] : trainer.objective().terms()) terms[name] = value;
+    for (const auto& [name, value] : task.objective().terms()) terms[name] = value;
     EXPECT_NEAR(terms.at("teacher_entropy"), number("teacher_entropy"),
                 kTolerance * number("teacher_entropy"));
     EXPECT_NEAR(terms.at("marginal_entropy"), number("teacher_marginal_entropy"),
@@ -123,12 +126,12 @@ void follow_golden_training(Communicator& world, int tensor_degree, int zero) {
     EXPECT_NEAR(terms.at("kl"), number("kl"), kTolerance * number("loss"));
     const Tensor center = golden.tensor(path + "/center").reshape({64});
     const std::int64_t columns = 64 / tensor_degree, first = context.mesh->tensor().rank() * columns;
-    expect_close(trainer.objective().center(), center.slice(first, first + columns), kTolerance, 0,
+    expect_close(task.objective().center(), center.slice(first, first + columns), kTolerance, 0,
                  path + "/center");
   }
-  expect_golden_parameters(golden, "final_weights", trainer.student().parameters());
-  expect_golden_parameters(golden, "final_teacher", trainer.teacher().parameters());
-  const Parameter* prototypes = trainer.student().parameters().find("head.last_layer.weight_v");
+  expect_golden_parameters(golden, "final_weights", task.student().parameters());
+  expect_golden_parameters(golden, "final_teacher", task.teacher().parameters());
+  const Parameter* prototypes = task.student().parameters().find("head.last_layer.weight_v");
   EXPECT_EQ(trainer.optimizer().steps()[static_cast<std::size_t>(prototypes->index())],
             kStepsRun - kStepsPerEpoch);
 }

@@ -1,0 +1,220 @@
+#include "launch/training.h"
+
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <optional>
+
+#include "core/base/error.h"
+#include "core/data/loader.h"
+#include "distributed/checkpoint_reader.h"
+#include "distributed/signals.h"
+#include "launch/log.h"
+#include "launch/metrics.h"
+#include "launch/numbers.h"
+#include "launch/progress.h"
+#include "launch/run_folder.h"
+#include "launch/trainer.h"
+#include "launch/training_state.h"
+
+namespace bireme {
+
+namespace {
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// The numbers of a batch's first record, for messages.
+std::int64_t first_record(const Batch& batch) {
+  return std::visit([](const auto& b) { return b.records.empty() ? std::int64_t{-1} : b.records.front(); },
+                    batch);
+}
+
+/// One run: what `train` does, in order.
+class Training {
+ public:
+  Training(const TrainRequest& request, Communicator& world)
+      : configuration_(checked(request.configuration)),
+        world_(world),
+        context_(make_context(configuration_, world)),
+        task_((require_shares(), make_training_task(configuration_, context_, TaskData::real))),
+        trainer_(configuration_, context_, task_->objective(), task_->steps()),
+        state_{context_, *task_, trainer_.optimizer(), to_toml(configuration_)},
+        folder_(request.run, configuration_, request.resume, world) {
+    open_log({.folder = folder_.path(), .rank = world.rank()});
+    if (world.rank() == 0)
+      for (const std::string& warning : configuration_warnings(configuration_)) spdlog::warn("{}", warning);
+    start_ = request.resume ? resume() : std::nullopt;
+  }
+
+  int run() {
+    if (!start_) save_model(state_, folder_.untrained(), 0);
+    const std::int64_t start = start_.value_or(0), steps = task_->steps();
+    if (world_.rank() == 0) metrics_.emplace(folder_.path(), start);
+    if (task_->evaluates() && start == 0) {
+      evaluate(true);
+      write_metrics(0);
+    }
+    task_->start(start);
+    const SignalFlag signals;
+    Progress progress(terminal_progress("step", steps, start, world_.rank()));
+    saved_at_ = start;
+    for (std::int64_t step = start; step < steps; ++step) {
+      const double began = seconds_now();
+      Batch last;
+      const StepReport report = trainer_.step(step, [&] { return last = task_->next(); });
+      if (report.skipped) {
+        skip(step, last);
+        continue;
+      }
+      skipped_ = 0;
+      note(progress, step + 1, report, last, seconds_now() - began);
+      if (configuration_.run.checkpoint_every > 0 && (step + 1) % configuration_.run.checkpoint_every == 0)
+        save(step + 1);
+      if (world_.all_reduce_value(signals.is_raised() ? 1 : 0, Reduce::max) > 0) {
+        save(step + 1);
+        if (world_.rank() == 0)
+          spdlog::info("stopped by a signal after step {}; go on with --resume", step + 1);
+        return 0;
+      }
+    }
+    save(steps);
+    if (world_.rank() == 0) spdlog::info("done: {} steps, {}", steps, folder_.path().string());
+    return 0;
+  }
+
+ private:
+  static const Configuration& checked(const Configuration& configuration) {
+    if (configuration.data.path.empty())
+      throw Error(ErrorKind::usage, "no training data is given", "data.path",
+                  "make a dataset with `bireme prepare` and pass --data.path DATASET");
+    return configuration;
+  }
+
+  void require_shares() const {
+    require_divisible_batch(configuration_.data.batch_size,
+                            static_cast<int>(configuration_.parallel.accumulate),
+                            context_.mesh->data().size());
+  }
+
+  /// Loads the newest checkpoint, if there is one. Returns the steps done.
+  std::optional<std::int64_t> resume() {
+    const auto latest = find_latest_checkpoint(folder_.checkpoints(), world_);
+    if (!latest) return std::nullopt;
+    for (const std::string& warning : latest->warnings)
+      if (world_.rank() == 0) spdlog::warn("{}", warning);
+    const std::int64_t step = load_training_state(state_, latest->folder);
+    if (world_.rank() == 0) spdlog::info("resumed after step {} from {}", step, latest->folder.string());
+    return step;
+  }
+
+  void set_metric(std::string_view name, double value) {
+    if (metrics_) metrics_->set(name, value);
+  }
+  void write_metrics(std::int64_t step) {
+    if (metrics_) metrics_->write(step);
+  }
+
+  void evaluate(bool is_first, std::int64_t step = 0) {
+    const TrainingEvaluation found = task_->evaluate(is_first);  // collective
+    for (const auto& [name, value] : found.numbers) set_metric(name, value);
+    if (world_.rank() == 0)
+      spdlog::info("{}{}", is_first ? "" : fmt::format("step {}: ", step), found.message);
+  }
+
+  void skip(std::int64_t step, const Batch& batch) {
+    ++skipped_;
+    if (world_.rank() == 0)
+      spdlog::warn("step {}: loss or gradient is not finite; the step is not applied (first record {})",
+                   step + 1, first_record(batch));
+    if (skipped_ <= configuration_.run.max_skipped_steps) return;
+    throw Error(ErrorKind::not_finite,
+                fmt::format("loss or gradient was not finite in {} steps in a row, the last is step {}",
+                            skipped_, step + 1),
+                folder_.path().string(),
+                "lower optimizer.learning_rate or use --precision.type fp32; the last good checkpoint is "
+                "kept: go on with --resume");
+  }
+
+  void note(Progress& progress, std::int64_t done, const StepReport& report, const Batch& batch,
+            double seconds) {
+    window_seconds_ += seconds;
+    ++window_steps_;
+    const bool is_last = done == task_->steps();
+    const bool evaluates = task_->evaluates() && (done % configuration_.run.evaluate_every == 0 || is_last);
+    const bool logs = done % configuration_.run.log_every == 0 || is_last;
+    const double rate = static_cast<double>(task_->units_per_step() * window_steps_) / window_seconds_;
+    progress.update(done,
+                    fmt::format("loss {:.4f}  {} {}/s", report.loss, short_number(rate), task_->unit()));
+    if (!logs && !evaluates) return;
+    set_metric("loss", report.loss);
+    set_metric("learning_rate", report.learning_rate);
+    set_metric("grad_norm", report.gradient_norm);
+    set_metric(fmt::format("{}_per_second", task_->unit()), rate);
+    set_metric("gflops_per_second", task_->objective().flops(batch) *
+                                        static_cast<double>(configuration_.parallel.accumulate) *
+                                        static_cast<double>(window_steps_) / window_seconds_ * 1e-9);
+    set_metric("seconds", window_seconds_ / static_cast<double>(window_steps_));
+    set_metric("data_wait_seconds", task_->wait_seconds());
+    for (const auto& [name, value] : task_->objective().terms()) set_metric(name, value);  // collective
+    if (evaluates) evaluate(false, done);
+    write_metrics(done);
+    if (const std::string warning = task_->objective().warning(); !warning.empty() && world_.rank() == 0)
+      spdlog::warn("{}", warning);
+    window_seconds_ = 0;
+    window_steps_ = 0;
+  }
+
+  void save(std::int64_t step) {
+    if (saved_at_ == step) return;
+    save_training_state(state_, folder_.checkpoints(), step);
+    saved_at_ = step;
+    if (world_.rank() == 0)
+      prune_checkpoints(folder_.checkpoints(), static_cast<int>(configuration_.run.keep_checkpoints));
+    world_.barrier();
+  }
+
+  const Configuration& configuration_;
+  Communicator& world_;
+  Context context_;
+  std::unique_ptr<TrainingTask> task_;
+  Trainer trainer_;
+  TrainingState state_;
+  RunFolder folder_;
+  std::optional<Metrics> metrics_;  // on rank 0
+  std::optional<std::int64_t> start_;
+  std::int64_t saved_at_ = -1, skipped_ = 0, window_steps_ = 0;
+  double window_seconds_ = 0;
+};
+
+}  // namespace
+
+int train(const TrainRequest& request, Communicator& world) { return Training(request, world).run(); }
+
+int dry_run(const Configuration& configuration, Communicator& world) {
+  const Context context = make_context(configuration, world);
+  require_divisible_batch(configuration.data.batch_size, static_cast<int>(configuration.parallel.accumulate),
+                          context.mesh->data().size());
+  const std::unique_ptr<TrainingTask> task = make_training_task(configuration, context, TaskData::made_up);
+  Trainer trainer(configuration, context, task->objective(), task->steps());
+  const std::size_t fixed = context.backend->memory().statistics().in_use;
+  const Batch batch = task->made_up_batch();
+  const double began = seconds_now();
+  const StepReport report = trainer.step(0, [&] { return batch; });
+  const double seconds = seconds_now() - began;
+  if (world.rank() != 0) return 0;
+  const auto mib = [](std::size_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  const std::size_t peak = context.backend->memory().statistics().peak;
+  const auto parameters = static_cast<double>(task->objective().parameters().elements());
+  fmt::print("{}\n# trained parameters of each rank   {}\n", to_toml(configuration),
+             short_number(parameters));
+  fmt::print("# memory of each rank: {:.0f} MiB for weights, gradients and moments, {:.0f} MiB for a step\n",
+             mib(fixed), mib(peak - std::min(peak, fixed)));
+  fmt::print("# one step on made-up data: loss {:.4f}, {:.2f} s, {:.1f} {}/s\n", report.loss, seconds,
+             static_cast<double>(task->units_per_step()) / seconds, task->unit());
+  return 0;
+}
+
+}  // namespace bireme
