@@ -8,7 +8,7 @@ set -euo pipefail
 build=(g++ cmake ninja-build pkg-config
        libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev libhwy-dev
        libboost-program-options-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev
-       libturbojpeg0-dev libpng-dev zlib1g-dev libxxhash-dev libgtest-dev gnuplot-nox)
+       libturbojpeg0-dev libpng-dev zlib1g-dev libxxhash-dev libsentencepiece-dev libicu-dev libgtest-dev gnuplot-nox)
 test=(clang-format-14)
 tidy=(clang-tidy-19)
 quickstart=(dataset-fashion-mnist)
