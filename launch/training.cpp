@@ -11,6 +11,7 @@
 #include "distributed/checkpoint_reader.h"
 #include "distributed/signals.h"
 #include "launch/log.h"
+#include "launch/matrix_peak.h"
 #include "launch/metrics.h"
 #include "launch/numbers.h"
 #include "launch/progress.h"
@@ -57,6 +58,7 @@ class Training {
       evaluate(true);
       write_metrics(0);
     }
+    peak_ = measure_matrix_peak(context_.type, context_.backend->memory(), world_);
     task_->start(start);
     const SignalFlag signals;
     Progress progress(terminal_progress("step", steps, start, world_.rank()));
@@ -153,9 +155,11 @@ class Training {
     set_metric("learning_rate", report.learning_rate);
     set_metric("grad_norm", report.gradient_norm);
     set_metric(fmt::format("{}_per_second", task_->unit()), rate);
-    set_metric("gflops_per_second", task_->objective().flops(batch) *
-                                        static_cast<double>(configuration_.parallel.accumulate) *
-                                        static_cast<double>(window_steps_) / window_seconds_ * 1e-9);
+    const double flops = task_->objective().flops(batch) *
+                         static_cast<double>(configuration_.parallel.accumulate * window_steps_) *
+                         context_.mesh->data().size() / window_seconds_;
+    set_metric("gflops_per_second", flops * 1e-9);
+    set_metric("mfu", flops / peak_);
     set_metric("seconds", window_seconds_ / static_cast<double>(window_steps_));
     set_metric("data_wait_seconds", task_->wait_seconds());
     for (const auto& [name, value] : task_->objective().terms()) set_metric(name, value);  // collective
@@ -187,6 +191,7 @@ class Training {
   std::optional<std::int64_t> start_;
   std::int64_t saved_at_ = -1, skipped_ = 0, window_steps_ = 0;
   double window_seconds_ = 0;
+  double peak_ = 0;  // operations a second of matrix products, all ranks together
 };
 
 }  // namespace

@@ -1,20 +1,20 @@
+#include "launch/commands/bench.h"
+
 #include <omp.h>
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
 #include "core/base/files.h"
 #include "core/cpu/cpu_backend.h"
-#include "core/cpu/onednn.h"
 #include "core/data/dataset.h"
 #include "core/data/loader.h"
 #include "distributed/communicator.h"
-#include "launch/commands.h"
 #include "launch/dino_options.h"
 #include "launch/job.h"
+#include "launch/matrix_peak.h"
 #include "launch/options.h"
 #include "launch/terminal.h"
 
@@ -28,26 +28,6 @@ struct NamedProduct {
   std::string name;
   cpu::Product product;
 };
-
-/// Best rate of one product over a short time, in operations a second, two for each multiply-add.
-double rate_of(const cpu::MatrixProducts& products, const cpu::Product& p, Memory& memory) {
-  using Clock = std::chrono::steady_clock;
-  const Tensor a(memory, {p.m, p.k}, p.input), b(memory, {p.k, p.n}, p.input),
-      c(memory, {p.m, p.n}, p.output);
-  fill(a, 0.5);
-  fill(b, 0.25);
-  fill(c, 0);
-  products.run(p, a.raw(), b.raw(), c.raw());  // makes the primitive
-  double best = 0;
-  const auto start = Clock::now();
-  do {
-    const auto before = Clock::now();
-    products.run(p, a.raw(), b.raw(), c.raw());
-    const double seconds = std::chrono::duration<double>(Clock::now() - before).count();
-    best = std::max(best, 2.0 * static_cast<double>(p.m * p.n * p.k) / seconds);
-  } while (std::chrono::duration<double>(Clock::now() - start).count() < 0.3);
-  return best;
-}
 
 /// What a block of a vision transformer multiplies, forward and for the gradients of its weights. R rows,
 /// width D.
@@ -90,7 +70,7 @@ int run_bench_gemm(Arguments arguments) {
     for (NamedProduct& product : step_products(rows, width, type)) list.push_back(std::move(product));
     std::vector<double> rates;
     for (const NamedProduct& product : list)
-      rates.push_back(rate_of(products, product.product, backend->memory()));
+      rates.push_back(product_rate(products, product.product, backend->memory(), 0.3));
     // The best rate of any product measured here: what this machine was seen to do.
     const double peak = *std::max_element(rates.begin(), rates.end());
     for (std::size_t i = 0; i < list.size(); ++i) {
@@ -180,6 +160,7 @@ int run_bench_loader(Arguments arguments) {
 
 constexpr Command list[] = {
     {"gemm", "matrix products of a training step", run_bench_gemm},
+    {"step", "whole training steps, on made-up data", run_bench_step},
     {"allreduce", "sum over ranks, against the MPI library's", run_bench_allreduce},
     {"loader", "reading, decoding and cropping of pictures", run_bench_loader},
 };

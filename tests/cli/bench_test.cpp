@@ -33,6 +33,18 @@ TEST(BenchCommand, MeasuresProductsAndTheLoader) {
   EXPECT_GT(json_of(loader)["pictures_per_second"], 0.0);
 }
 
+TEST(BenchCommand, TimesWholeSteps) {
+  const Outcome step = run_program(
+      "bench step --steps 2 --data.batch_size 2 --data.local_crops 1 --model.embed_dim 12 --model.depth 1 "
+      "--model.head_hidden 8 --model.prototypes 16 --json");
+  ASSERT_EQ(step.code, 0) << step.errors;
+  const nlohmann::json result = json_of(step);
+  EXPECT_GT(result["images_per_second"], 0.0);
+  EXPECT_NEAR(result["images_per_second"].get<double>() * result["seconds"].get<double>(), 2, 1e-6)
+      << "two images a step";
+  EXPECT_GT(result["fraction_of_peak"], 0.0);
+}
+
 TEST(BenchCommand, AllReduceWantsMoreThanOneRank) {
   const Outcome alone = run_program("bench allreduce");
   EXPECT_EQ(alone.code, 2);

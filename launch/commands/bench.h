@@ -1,0 +1,10 @@
+#pragma once
+
+#include "launch/commands.h"
+
+namespace bireme {
+
+// The benchmarks of `bireme bench` that have a file of their own.
+int run_bench_step(Arguments arguments);
+
+}  // namespace bireme
