@@ -67,7 +67,7 @@ DinoTask::DinoTask(const Configuration& configuration, const Context& context, T
 void DinoTask::open_data() {
   const auto& d = configuration_.data;
   dataset_ = Dataset::open(d.path);
-  const DatasetManifest& manifest = dataset_->manifest();
+  const ImageManifest& manifest = dataset_->manifest();
   if (manifest.channels != configuration_.model.channels) {
     throw Error(ErrorKind::usage,
                 fmt::format("model.channels is {}, but the pictures have {}", configuration_.model.channels,

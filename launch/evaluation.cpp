@@ -14,7 +14,7 @@ Evaluation::Evaluation(const std::string& model, Communicator& world)
 
 EvaluationPictures Evaluation::pictures(const std::string& folder) const {
   const Dataset dataset = Dataset::open(folder);
-  const DatasetManifest& manifest = dataset.manifest();
+  const ImageManifest& manifest = dataset.manifest();
   if (!loaded_) {
     if (manifest.width == 0 || manifest.width != manifest.height)
       throw Error(ErrorKind::data, "pixels are features only where all pictures have one square size", folder,

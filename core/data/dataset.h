@@ -29,7 +29,7 @@ class Dataset {
   ~Dataset();
 
   const std::filesystem::path& folder() const;
-  const DatasetManifest& manifest() const;
+  const ImageManifest& manifest() const;
   std::int64_t records() const { return manifest().records; }
   /// Changes whenever any record changes; a checkpoint keeps it to notice that its data did.
   const std::string& fingerprint() const;

@@ -155,12 +155,8 @@ class ImageLoader::Implementation {
   };
 
   Part make_part(std::int64_t number) const {
-    const std::int64_t step = number / options_.accumulate, within = number % options_.accumulate;
-    // Part m of rank r is share m · R + r of A · R, so the parts of a step follow each other in the global
-    // batch.
     Sampler::Share share =
-        sampler_.share(step, static_cast<int>(within) * options_.data_size + options_.data_rank,
-                       options_.accumulate * options_.data_size);
+        sampler_.share_of_part(number, options_.accumulate, options_.data_rank, options_.data_size);
     Part part;
     part.batch.records = std::move(share.records);
     part.batch.labels.resize(part.batch.records.size());

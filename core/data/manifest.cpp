@@ -59,7 +59,7 @@ class Fields {
   std::string where_;
 };
 
-std::vector<ShardEntry> parse_shards(const Fields& fields, const std::string& where) {
+std::vector<ShardEntry> parse_shards(const Fields& fields, const std::string& where, bool has_tokens) {
   std::vector<ShardEntry> shards;
   std::set<std::string> files, checksums;
   if (!fields.at("shards").is_array()) fields.fail("`shards` is not a list");
@@ -67,6 +67,7 @@ std::vector<ShardEntry> parse_shards(const Fields& fields, const std::string& wh
     const Fields shard(entry, fmt::format("{}: shard {}", where, shards.size()));
     shards.push_back({.file = shard.text("file"),
                       .records = shard.count("records"),
+                      .tokens = has_tokens ? shard.count("tokens") : 0,
                       .bytes = shard.count("bytes"),
                       .checksum = shard.text("checksum")});
     const ShardEntry& added = shards.back();
@@ -77,12 +78,68 @@ std::vector<ShardEntry> parse_shards(const Fields& fields, const std::string& wh
   return shards;
 }
 
+/// Begins to read a manifest of any kind.
+Json parse_json(std::string_view text, const std::string& where) {
+  Json json = Json::parse(text, nullptr, false);
+  if (json.is_discarded()) throw Error(ErrorKind::data, "is not valid JSON", where, kRebuild);
+  const Fields fields(json, where);
+  if (fields.text("format") != kFormat) fields.fail("is not the manifest of a dataset");
+  if (const std::int64_t version = fields.count("version"); version != DatasetManifest::kVersion)
+    fields.fail(
+        fmt::format("has format version {}, this program reads {}", version, DatasetManifest::kVersion));
+  return json;
+}
+
+/// The sum of a number over the shards, which the manifest states too.
+void require_sum(const Fields& fields, const DatasetManifest& manifest, const char* key,
+                 std::int64_t ShardEntry::*number) {
+  std::int64_t sum = 0;
+  for (const ShardEntry& shard : manifest.shards)
+    if (__builtin_add_overflow(sum, shard.*number, &sum))
+      fields.fail(fmt::format("the {} of the shards overflow", key));
+  if (const std::int64_t stated = fields.count(key); sum != stated || sum == 0)
+    fields.fail(fmt::format("the shards have {} {} together, `{}` is {}", sum, key, key, stated));
+}
+
+/// What all kinds have.
+void parse_common(DatasetManifest& manifest, const Fields& fields, const std::string& kind,
+                  const std::string& where) {
+  manifest.kind = fields.text("kind");
+  manifest.split = fields.text("split");
+  manifest.records = fields.count("records");
+  if (manifest.kind != kind)
+    throw Error(ErrorKind::data, fmt::format("the dataset holds {}, not {}", manifest.kind, kind), where,
+                fmt::format("make the right one with `bireme prepare {}`", kind == "tokens" ? "text" : kind));
+  manifest.shards = parse_shards(fields, where, kind == "tokens");
+  require_sum(fields, manifest, "records", &ShardEntry::records);
+}
+
+Json common_json(const DatasetManifest& manifest) {
+  return {{"format", kFormat},
+          {"version", DatasetManifest::kVersion},
+          {"kind", manifest.kind},
+          {"split", manifest.split},
+          {"records", manifest.records}};
+}
+
+std::string finished_json(Json json, const DatasetManifest& manifest) {
+  json["shards"] = Json::array();
+  for (const ShardEntry& shard : manifest.shards) {
+    Json entry = {{"file", shard.file}, {"records", shard.records}};
+    if (shard.tokens > 0) entry["tokens"] = shard.tokens;
+    entry["bytes"] = shard.bytes;
+    entry["checksum"] = shard.checksum;
+    json["shards"].push_back(std::move(entry));
+  }
+  // File and class names come from file systems and need not be UTF-8.
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
 }  // namespace
 
-std::string to_json(const DatasetManifest& manifest) {
-  Json json = {{"format", kFormat},           {"version", DatasetManifest::kVersion},
-               {"kind", manifest.kind},       {"split", manifest.split},
-               {"records", manifest.records}, {"channels", manifest.channels}};
+std::string to_json(const ImageManifest& manifest) {
+  Json json = common_json(manifest);
+  json["channels"] = manifest.channels;
   if (manifest.width > 0) {
     json["width"] = manifest.width;
     json["height"] = manifest.height;
@@ -90,32 +147,29 @@ std::string to_json(const DatasetManifest& manifest) {
   json["classes"] = manifest.classes;
   json["pixel_mean"] = manifest.pixel_mean;
   json["pixel_std"] = manifest.pixel_std;
-  json["shards"] = Json::array();
-  for (const ShardEntry& shard : manifest.shards)
-    json["shards"].push_back({{"file", shard.file},
-                              {"records", shard.records},
-                              {"bytes", shard.bytes},
-                              {"checksum", shard.checksum}});
-  // File and class names come from file systems and need not be UTF-8.
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return finished_json(std::move(json), manifest);
 }
 
-DatasetManifest parse_manifest(std::string_view text, const std::string& kind, const std::string& where) {
-  const Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) throw Error(ErrorKind::data, "is not valid JSON", where, kRebuild);
-  const Fields fields(json, where);
-  if (fields.text("format") != kFormat) fields.fail("is not the manifest of a dataset");
-  if (const std::int64_t version = fields.count("version"); version != DatasetManifest::kVersion)
-    fields.fail(
-        fmt::format("has format version {}, this program reads {}", version, DatasetManifest::kVersion));
+std::string to_json(const TokenManifest& manifest) {
+  Json json = common_json(manifest);
+  json["tokens"] = manifest.tokens;
+  json["vocabulary"] = manifest.vocabulary;
+  if (manifest.document_end >= 0) json["document_end"] = manifest.document_end;
+  if (!manifest.tokenizer_kind.empty())
+    json["tokenizer"] = {{"kind", manifest.tokenizer_kind}, {"fingerprint", manifest.tokenizer_fingerprint}};
+  return finished_json(std::move(json), manifest);
+}
 
-  DatasetManifest manifest;
-  manifest.kind = fields.text("kind");
-  manifest.split = fields.text("split");
-  manifest.records = fields.count("records");
-  if (manifest.kind != kind)
-    throw Error(ErrorKind::data, fmt::format("the dataset holds {}, not {}", manifest.kind, kind), where,
-                fmt::format("make the right one with `bireme prepare {}`", kind));
+std::string parse_manifest_kind(std::string_view text, const std::string& where) {
+  const Json json = parse_json(text, where);
+  return Fields(json, where).text("kind");
+}
+
+ImageManifest parse_image_manifest(std::string_view text, const std::string& where) {
+  const Json json = parse_json(text, where);
+  const Fields fields(json, where);
+  ImageManifest manifest;
+  parse_common(manifest, fields, "images", where);
   manifest.channels = static_cast<int>(fields.count("channels", 3));
   if (manifest.channels != 1 && manifest.channels != 3) fields.fail("`channels` is neither 1 nor 3");
   if (fields.has("width")) {
@@ -128,15 +182,26 @@ DatasetManifest parse_manifest(std::string_view text, const std::string& kind, c
   if (std::ssize(manifest.pixel_mean) != manifest.channels ||
       std::ssize(manifest.pixel_std) != manifest.channels)
     fields.fail(fmt::format("`pixel_mean` and `pixel_std` do not have {} entries", manifest.channels));
-  manifest.shards = parse_shards(fields, where);
+  return manifest;
+}
 
-  std::int64_t records = 0;
-  for (const ShardEntry& shard : manifest.shards)
-    if (__builtin_add_overflow(records, shard.records, &records))
-      fields.fail("the records of the shards overflow");
-  if (records != manifest.records || records == 0)
-    fields.fail(
-        fmt::format("the shards have {} records together, `records` is {}", records, manifest.records));
+TokenManifest parse_token_manifest(std::string_view text, const std::string& where) {
+  const Json json = parse_json(text, where);
+  const Fields fields(json, where);
+  TokenManifest manifest;
+  parse_common(manifest, fields, "tokens", where);
+  manifest.tokens = fields.count("tokens");
+  require_sum(fields, manifest, "tokens", &ShardEntry::tokens);
+  if (manifest.records > manifest.tokens) fields.fail("has more documents than tokens");
+  manifest.vocabulary = fields.count("vocabulary", std::int64_t{1} << 31);
+  if (manifest.vocabulary == 0) fields.fail("`vocabulary` is 0");
+  if (fields.has("document_end"))
+    manifest.document_end = static_cast<std::int32_t>(fields.count("document_end", manifest.vocabulary - 1));
+  if (fields.has("tokenizer")) {
+    const Fields tokenizer(fields.at("tokenizer"), where + ": tokenizer");
+    manifest.tokenizer_kind = tokenizer.text("kind");
+    manifest.tokenizer_fingerprint = tokenizer.text("fingerprint");
+  }
   return manifest;
 }
 

@@ -96,6 +96,13 @@ class Sampler {
     return share;
   }
 
+  /// The same for a global batch that is delivered in `accumulate` parts, counted over all steps. Part m of
+  /// rank r is share m · R + r of A · R, so the parts of a step follow each other in the global batch.
+  Share share_of_part(std::int64_t part, int accumulate, int rank, int ranks) const {
+    const auto within = static_cast<int>(part % accumulate);
+    return share(part / accumulate, within * ranks + rank, accumulate * ranks);
+  }
+
  private:
   SamplerOptions options_;
 };

@@ -5,8 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/base/files.h"
-#include "core/data/manifest.h"
+#include "core/data/staged_dataset.h"
 #include "core/image/decode.h"
 
 namespace bireme {
@@ -39,8 +38,8 @@ class DatasetWriter {
   void write_shard();
 
   Options options_;
-  StagedFolder folder_;
-  DatasetManifest manifest_;
+  StagedDataset folder_;
+  ImageManifest manifest_;
   bool uniform_ = true;  // all pictures so far have one size
   // The records of the shard at hand.
   std::vector<std::uint8_t> bytes_, codecs_;

@@ -72,6 +72,8 @@ class Hdf5Writer {
   /// Declares a dataset of type u8, i32, i64, f32 or f64 to be filled by slabs. A chunk, the unit of reading,
   /// is `chunk_rows` entries of the first dimension.
   void create(const std::string& dataset, DType type, const Shape& shape, std::int64_t chunk_rows);
+  /// The same for numbers from 0 on that are stored in 2 or 4 bytes and written from tensors of type i32.
+  void create_unsigned(const std::string& dataset, int bytes, const Shape& shape, std::int64_t chunk_rows);
   /// Writes `values` over entries [begin, begin + values.shape()[0]) of the first dimension.
   void write(const std::string& dataset, std::int64_t begin, const Tensor& values);
   /// The same from bytes, for a dataset of type u8 and rank 1.

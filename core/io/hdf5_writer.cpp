@@ -61,6 +61,9 @@ struct Hdf5Writer::Implementation {
     if (failure) check.fail(fmt::format("cannot trim it ({})", failure.message()));
   }
 
+  void create(const std::string& dataset, DType type, hid_t stored_type, const Shape& shape,
+              std::int64_t chunk_rows);
+
   Object open(const std::string& name) const {
     return Object(check(H5Oopen(file.get(), name.empty() ? "/" : name.c_str(), H5P_DEFAULT), "open " + name));
   }
@@ -119,7 +122,18 @@ Hdf5Writer::~Hdf5Writer() = default;
 
 void Hdf5Writer::create(const std::string& dataset, DType type, const Shape& shape, std::int64_t chunk_rows) {
   const LibraryLock lock;
-  const Checker& check = implementation_->check;
+  implementation_->create(dataset, type, memory_type(type), shape, chunk_rows);
+}
+
+void Hdf5Writer::create_unsigned(const std::string& dataset, int bytes, const Shape& shape,
+                                 std::int64_t chunk_rows) {
+  const LibraryLock lock;
+  implementation_->create(dataset, DType::i32, bytes == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, shape, chunk_rows);
+}
+
+/// Callers hold the lock.
+void Hdf5Writer::Implementation::create(const std::string& dataset, DType type, hid_t stored_type,
+                                        const Shape& shape, std::int64_t chunk_rows) {
   if (shape.rank() == 0 || chunk_rows < 1)
     check.fail(dataset + ": needs a dimension and a chunk to be written by slabs");
   hsize_t sizes[Shape::kMaxRank], chunk[Shape::kMaxRank];
@@ -136,10 +150,10 @@ void Hdf5Writer::create(const std::string& dataset, DType type, const Shape& sha
   check(H5Pset_obj_track_times(storage.get(), false), "declare " + dataset);
   const Properties link(check(H5Pcreate(H5P_LINK_CREATE), "declare " + dataset));
   check(H5Pset_create_intermediate_group(link.get(), 1), "declare " + dataset);
-  Object object(check(H5Dcreate2(implementation_->file.get(), dataset.c_str(), memory_type(type), space.get(),
-                                 link.get(), storage.get(), H5P_DEFAULT),
+  Object object(check(H5Dcreate2(file.get(), dataset.c_str(), stored_type, space.get(), link.get(),
+                                 storage.get(), H5P_DEFAULT),
                       "declare " + dataset));
-  implementation_->datasets[dataset] = {std::move(object), shape, type};
+  datasets[dataset] = {std::move(object), shape, type};
 }
 
 void Hdf5Writer::write(const std::string& dataset, std::int64_t begin, const Tensor& values) {

@@ -30,7 +30,7 @@ struct Report {
 
 Report inspect_dataset(const fs::path& folder) {
   const Dataset dataset = Dataset::open(folder);
-  const DatasetManifest& manifest = dataset.manifest();
+  const ImageManifest& manifest = dataset.manifest();
   Report report;
   {
     Progress bar(terminal_progress("shard", std::ssize(manifest.shards), 0, 0));

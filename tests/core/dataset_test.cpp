@@ -183,7 +183,7 @@ TEST_F(Datasets, RecordsOfAForgedShardAreChecked) {
     writer.attribute("", "records", std::int64_t{5});
     writer.attribute("", "first_record", std::int64_t{20});
     writer.close();
-    DatasetManifest manifest = parse_manifest(folder_.read("set/dataset.json"), "images", "");
+    ImageManifest manifest = parse_image_manifest(folder_.read("set/dataset.json"), "");
     manifest.shards[2].bytes = static_cast<std::int64_t>(std::filesystem::file_size(file));
     manifest.shards[2].checksum = checksum_file(file);
     folder_.write("set/dataset.json", to_json(manifest));

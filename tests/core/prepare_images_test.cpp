@@ -151,7 +151,7 @@ TEST_F(PrepareImages, MeanAndDeviationCoverAllPixels) {
   folder_.write("in/1.png", grey_png(2, 1, std::string("\x00\x33", 2)));
   folder_.write("in/2.png", grey_png(1, 2, "\x66\xff"));
   prepare_images(options({"in"}));
-  const DatasetManifest grey = Dataset::open(output_).manifest();
+  const ImageManifest grey = Dataset::open(output_).manifest();
   ASSERT_EQ(grey.channels, 1);
   EXPECT_NEAR(grey.pixel_mean[0], 0.4, 1e-12);
   EXPECT_NEAR(grey.pixel_std[0], std::sqrt(0.14), 1e-12);
@@ -161,7 +161,7 @@ TEST_F(PrepareImages, MeanAndDeviationCoverAllPixels) {
   PrepareImagesOptions again = options({"in"});
   again.replace = true;
   prepare_images(again);
-  const DatasetManifest mixed = Dataset::open(output_).manifest();
+  const ImageManifest mixed = Dataset::open(output_).manifest();
   ASSERT_EQ(mixed.channels, 3);
   EXPECT_NEAR(mixed.pixel_mean[0], 3.6 / 6, 1e-12);
   EXPECT_NEAR(mixed.pixel_mean[2], 1.6 / 6, 1e-12);

@@ -1,0 +1,85 @@
+#include "core/data/token_loader.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+
+#include "core/base/error.h"
+#include "core/data/loader.h"
+#include "core/data/read_ahead.h"
+
+namespace bireme {
+
+std::int64_t count_windows(std::int64_t tokens, const TokenWindows& windows) {
+  if (windows.length < 1)
+    throw Error(ErrorKind::usage, fmt::format("data.sequence_length is {}", windows.length), "section [data]",
+                "choose 1 or more");
+  if (tokens <= windows.length)
+    throw Error(ErrorKind::usage,
+                fmt::format("the dataset has {} tokens, too few for one sequence of {} and its last target",
+                            tokens, windows.length),
+                "data.sequence_length",
+                tokens > 1 ? fmt::format("choose at most {}, or prepare more text", tokens - 1)
+                           : "prepare more text");
+  return (tokens - 1) / windows.length;
+}
+
+TokenBatch read_windows(const TokenDataset& dataset, std::span<const std::int64_t> records,
+                        const TokenWindows& windows, Memory& memory) {
+  const std::int64_t rows = std::ssize(records), length = windows.length;
+  TokenBatch batch;
+  batch.records.assign(records.begin(), records.end());
+  batch.tokens = Tensor(memory, {rows, length}, DType::i32);
+  batch.targets = Tensor(memory, {rows, length}, DType::i32);
+  if (windows.documents_apart) {
+    batch.starts = Tensor(memory, {rows, length}, DType::u8);
+    std::ranges::fill(batch.starts.values<std::uint8_t>(), std::uint8_t{0});
+  }
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const TokenRun run = dataset.read(records[static_cast<std::size_t>(row)] * length, length + 1);
+    std::int32_t* targets = batch.targets.data<std::int32_t>() + row * length;
+    std::copy_n(run.tokens.begin(), length, batch.tokens.data<std::int32_t>() + row * length);
+    std::copy_n(run.tokens.begin() + 1, length, targets);
+    if (!windows.documents_apart) continue;
+    std::uint8_t* starts = batch.starts.data<std::uint8_t>() + row * length;
+    starts[0] = 1;  // a window begins with an empty state, wherever in a document it lies
+    for (const std::int64_t start : run.starts) {
+      if (start < length) starts[start] = 1;
+      if (start > 0) targets[start - 1] = -1;
+    }
+  }
+  return batch;
+}
+
+struct TokenLoader::Implementation {
+  int accumulate;
+  ReadAhead<TokenBatch> parts;
+};
+
+TokenLoader::TokenLoader(const TokenLoaderOptions& options, const Sampler& sampler,
+                         const TokenDataset& dataset, std::shared_ptr<Memory> memory) {
+  require_divisible_batch(sampler.batch_size(), options.accumulate, options.data_size);
+  if (options.parts_ahead < 1)
+    throw Error(ErrorKind::usage, fmt::format("{} parts ahead", options.parts_ahead), "section [data]",
+                "choose at least 1");
+  const auto make = [options, sampler, &dataset, memory = std::move(memory)](std::int64_t part) {
+    const Sampler::Share share =
+        sampler.share_of_part(part, options.accumulate, options.data_rank, options.data_size);
+    TokenBatch batch = read_windows(dataset, share.records, options.windows, *memory);
+    batch.epoch = share.epoch;
+    batch.global_count = sampler.batch_size();
+    return batch;
+  };
+  implementation_ = std::unique_ptr<Implementation>(new Implementation{
+      options.accumulate, {make, options.start_step * options.accumulate, options.parts_ahead}});
+}
+
+TokenLoader::~TokenLoader() = default;
+
+TokenBatch TokenLoader::next() { return implementation_->parts.next(); }
+std::int64_t TokenLoader::step() const {
+  return implementation_->parts.number() / implementation_->accumulate;
+}
+double TokenLoader::wait_seconds() const { return implementation_->parts.wait_seconds(); }
+
+}  // namespace bireme
