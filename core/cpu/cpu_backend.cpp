@@ -9,7 +9,9 @@
 #include "core/ops/loss/loss_kernels.h"
 #include "core/ops/norm/norm_kernels.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
+#include "core/ops/token_shift/token_shift_kernels.h"
 #include "core/ops/update/update_kernels.h"
+#include "core/ops/wkv/wkv_kernels.h"
 
 namespace bireme {
 
@@ -26,7 +28,9 @@ class CpuBackend final : public Backend {
         embedding_(cpu::make_embedding(*memory_)),
         convolution_(cpu::make_convolution(*memory_)),
         loss_(cpu::make_loss(*memory_)),
-        update_(cpu::make_update(*memory_)) {}
+        update_(cpu::make_update(*memory_)),
+        wkv_(cpu::make_wkv(*memory_)),
+        token_shift_(cpu::make_token_shift(*memory_)) {}
 
   Memory& memory() const override { return *memory_; }
   const NormKernels& norm() const override { return *norm_; }
@@ -37,6 +41,8 @@ class CpuBackend final : public Backend {
   const ConvolutionKernels& convolution() const override { return *convolution_; }
   const LossKernels& loss() const override { return *loss_; }
   const UpdateKernels& update() const override { return *update_; }
+  const WkvKernels& wkv() const override { return *wkv_; }
+  const TokenShiftKernels& token_shift() const override { return *token_shift_; }
   bool has_fast_bf16() const override { return cpu::has_bf16_instructions(); }
 
  private:
@@ -49,6 +55,8 @@ class CpuBackend final : public Backend {
   std::unique_ptr<ConvolutionKernels> convolution_;
   std::unique_ptr<LossKernels> loss_;
   std::unique_ptr<UpdateKernels> update_;
+  std::unique_ptr<WkvKernels> wkv_;
+  std::unique_ptr<TokenShiftKernels> token_shift_;
 };
 
 }  // namespace

@@ -16,5 +16,7 @@ std::unique_ptr<EmbeddingKernels> make_embedding(Memory& memory);
 std::unique_ptr<ConvolutionKernels> make_convolution(Memory& memory);
 std::unique_ptr<LossKernels> make_loss(Memory& memory);
 std::unique_ptr<UpdateKernels> make_update(Memory& memory);
+std::unique_ptr<WkvKernels> make_wkv(Memory& memory);
+std::unique_ptr<TokenShiftKernels> make_token_shift(Memory& memory);
 
 }  // namespace bireme::cpu

@@ -161,6 +161,13 @@ HWY_INLINE hn::Vec<D> tanh(D d, hn::Vec<D> x) {
   return hn::Tanh(d, x);
 }
 
+/// 1 / (1 + e^{-x}). The exponential may become infinite, the result is 0 then, as it should be.
+template <class D>
+HWY_INLINE hn::Vec<D> sigmoid(D d, hn::Vec<D> x) {
+  const auto one = hn::Set(d, 1);
+  return hn::Div(one, hn::Add(one, exp(d, hn::Neg(x))));
+}
+
 /// The standard normal law at x: density φ and distribution Φ.
 template <class D>
 struct Normal {

@@ -14,6 +14,8 @@ class EmbeddingKernels;
 class ConvolutionKernels;
 class LossKernels;
 class UpdateKernels;
+class WkvKernels;
+class TokenShiftKernels;
 
 /// A device's kernels, one small interface per family of ops. A kernel missing on a device is a compile
 /// error.
@@ -30,6 +32,8 @@ class Backend {
   virtual const ConvolutionKernels& convolution() const = 0;
   virtual const LossKernels& loss() const = 0;
   virtual const UpdateKernels& update() const = 0;
+  virtual const WkvKernels& wkv() const = 0;
+  virtual const TokenShiftKernels& token_shift() const = 0;
 
   /// Whether matrix products in bf16 run on this device's own instructions. Where not, asking for bf16 is an
   /// error.

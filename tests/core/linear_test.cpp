@@ -33,6 +33,14 @@ OpCase product_case(const Sizes& s) {
       }};
 }
 
+OpCase squared_relu_case(const Sizes& s) {
+  return {.inputs = {{random_normal({s.rows, s.in}, {.seed = 1})}},
+          .parameters = {random_normal({s.out, s.in}, {.seed = 2})},
+          .run = [](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType) -> std::vector<Var> {
+            return {linear_squared_relu(tape, x[0], p[0])};
+          }};
+}
+
 /// A weight used twice, and an input used twice: second contributions add to the first.
 OpCase shared_case() {
   return {.inputs = {{random_normal({5, 9}, {.seed = 1})}},
@@ -51,13 +59,15 @@ TEST_P(Linear, GradientsMatchCentralDifferences) {
     expect_gradients(backend(), linear_case(sizes, false));
     expect_gradients(backend(), linear_case(sizes, true));
     expect_gradients(backend(), product_case(sizes));
+    expect_gradients(backend(), squared_relu_case(sizes));
   }
   expect_gradients(backend(), shared_case());
 }
 
 TEST_P(Linear, AgreesWithDouble) {
   for (const Sizes& sizes : kSizes) {
-    for (const OpCase& op : {linear_case(sizes, false), linear_case(sizes, true), product_case(sizes)}) {
+    for (const OpCase& op : {linear_case(sizes, false), linear_case(sizes, true), product_case(sizes),
+                             squared_relu_case(sizes)}) {
       expect_agrees_with_double(backend(), op, DType::f32,
                                 2e-6);  // sums of up to 200 products, each rounded to 6e-8
       if (backend().has_fast_bf16())

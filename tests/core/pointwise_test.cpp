@@ -38,6 +38,15 @@ OpCase bias_case(const Shape& shape) {
           }};
 }
 
+OpCase sigmoid_gate_case(const Shape& shape) {
+  return {
+      .inputs = {{random_normal(shape, {.deviation = 3, .seed = 7})}, {random_normal(shape, {.seed = 8})}},
+      .parameters = {},
+      .run = [](Tape& tape, const std::vector<Var>& x, ParameterSet&, DType) -> std::vector<Var> {
+        return {sigmoid_gate(tape, x[0], x[1])};
+      }};
+}
+
 OpCase gelu_case(const Shape& shape) {
   return {.inputs = {{random_normal(shape, {.deviation = 2, .seed = 7})}},
           .parameters = {},
@@ -56,6 +65,7 @@ TEST_P(Pointwise, GradientsMatchCentralDifferences) {
     expect_gradients(backend(), residual_case(shape, true));
     expect_gradients(backend(), bias_case(shape));
     expect_gradients(backend(), gelu_case(shape));
+    expect_gradients(backend(), sigmoid_gate_case(shape));
   }
 }
 
@@ -67,6 +77,7 @@ TEST_P(Pointwise, Fp32AndBf16AgreeWithFp64) {
       expect_agrees_with_double(backend(), residual_case(shape, true), type, tolerance);
       expect_agrees_with_double(backend(), bias_case(shape), type, tolerance);
       expect_agrees_with_double(backend(), gelu_case(shape), type, tolerance);
+      expect_agrees_with_double(backend(), sigmoid_gate_case(shape), type, tolerance);
     }
   }
 }
@@ -76,6 +87,7 @@ TEST_P(Pointwise, HasTheSameBitsOnAnyNumberOfThreads) {
     expect_same_bits_on_any_number_of_threads(backend(), residual_case({700, 96}, true), type);
     expect_same_bits_on_any_number_of_threads(backend(), bias_case({700, 96}), type);
     expect_same_bits_on_any_number_of_threads(backend(), gelu_case({700, 96}), type);
+    expect_same_bits_on_any_number_of_threads(backend(), sigmoid_gate_case({700, 96}), type);
   }
 }
 

@@ -72,4 +72,22 @@ Var linear_gelu(Tape& tape, const Var& x, Parameter& weight, Parameter& bias) {
                      });
 }
 
+Var linear_squared_relu(Tape& tape, const Var& x, Parameter& weight) {
+  require_inner_size(x, weight.value(), weight.name());
+  const Backend& backend = tape.backend();
+  const Tensor y = tape.empty(with_channels(x.shape(), weight.shape().front()), x.dtype());
+  backend.linear().linear_squared_relu({.x = x.value(), .weight = weight.as(x.dtype()), .y = y});
+  return tape.record("linear_squared_relu", {x, weight}, y,
+                     [&backend, x, &weight, y](const Tensor& dy, Gradients& into) {
+                       const Tensor dz = dy.shared() ? Tensor(backend.memory(), dy.shape(), dy.dtype()) : dy;
+                       backend.linear().linear_squared_relu({.dy = dy,
+                                                             .y = y,
+                                                             .dz = dz,
+                                                             .x = x.value(),
+                                                             .weight = weight.as(x.dtype()),
+                                                             .dx = into[x],
+                                                             .dweight = into[weight]});
+                     });
+}
+
 }  // namespace bireme

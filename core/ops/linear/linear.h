@@ -19,4 +19,8 @@ Var linear(Tape& tape, const Var& x, const Var& weight);
 /// and is never a separate pass over memory.
 Var linear_gelu(Tape& tape, const Var& x, Parameter& weight, Parameter& bias);
 
+/// y = relu(x · Wᵀ)², no bias: the activation of RWKV's channel mixing (So et al. 2021), fused. Only y is
+/// kept for the way back, where relu(x · Wᵀ) is its root.
+Var linear_squared_relu(Tape& tape, const Var& x, Parameter& weight);
+
 }  // namespace bireme

@@ -39,6 +39,26 @@ void gelu_gradient_rows(const T* dy, T* z, Lane<T>* dbias, std::int64_t rows, st
   }
 }
 
+/// y = relu(y)², in place.
+template <class T>
+void squared_relu_values(T* y, std::int64_t count) {
+  const Lanes<T> d;
+  for_vectors(d, count, [&](std::int64_t i, auto part) HWY_ATTR {
+    const auto positive = hn::Max(load(d, y + i, part), hn::Zero(d));
+    store(d, hn::Mul(positive, positive), y + i, part);
+  });
+}
+
+/// dz = 2 √y ∘ dy: the derivative of z², and 0 where z was not positive.
+template <class T>
+void squared_relu_gradient_values(const T* dy, const T* y, T* dz, std::int64_t count) {
+  const Lanes<T> d;
+  for_vectors(d, count, [&](std::int64_t i, auto part) HWY_ATTR {
+    const auto root = hn::Sqrt(load(d, y + i, part));
+    store(d, hn::Mul(hn::Add(root, root), load(d, dy + i, part)), dz + i, part);
+  });
+}
+
 template <class T>
 void add_rows(const T* x, Lane<T>* sum, std::int64_t rows, std::int64_t channels) {
   const Lanes<T> d;
@@ -61,6 +81,18 @@ void gelu_gradient_bf16(const bf16* dy, bf16* z, float* db, std::int64_t r, std:
 void gelu_gradient_f64(const double* dy, double* z, double* db, std::int64_t r, std::int64_t c) {
   gelu_gradient_rows(dy, z, db, r, c);
 }
+void squared_relu_f32(float* y, std::int64_t n) { squared_relu_values(y, n); }
+void squared_relu_bf16(bf16* y, std::int64_t n) { squared_relu_values(y, n); }
+void squared_relu_f64(double* y, std::int64_t n) { squared_relu_values(y, n); }
+void squared_relu_gradient_f32(const float* dy, const float* y, float* dz, std::int64_t n) {
+  squared_relu_gradient_values(dy, y, dz, n);
+}
+void squared_relu_gradient_bf16(const bf16* dy, const bf16* y, bf16* dz, std::int64_t n) {
+  squared_relu_gradient_values(dy, y, dz, n);
+}
+void squared_relu_gradient_f64(const double* dy, const double* y, double* dz, std::int64_t n) {
+  squared_relu_gradient_values(dy, y, dz, n);
+}
 void add_rows_f32(const float* x, float* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
 void add_rows_bf16(const bf16* x, float* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
 void add_rows_f64(const double* x, double* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
@@ -77,6 +109,12 @@ HWY_EXPORT(gelu_f64);
 HWY_EXPORT(gelu_gradient_f32);
 HWY_EXPORT(gelu_gradient_bf16);
 HWY_EXPORT(gelu_gradient_f64);
+HWY_EXPORT(squared_relu_f32);
+HWY_EXPORT(squared_relu_bf16);
+HWY_EXPORT(squared_relu_f64);
+HWY_EXPORT(squared_relu_gradient_f32);
+HWY_EXPORT(squared_relu_gradient_bf16);
+HWY_EXPORT(squared_relu_gradient_f64);
 HWY_EXPORT(add_rows_f32);
 HWY_EXPORT(add_rows_bf16);
 HWY_EXPORT(add_rows_f64);
@@ -94,6 +132,18 @@ void gelu_gradient(const bf16* dy, bf16* z, float* db, std::int64_t r, std::int6
 }
 void gelu_gradient(const double* dy, double* z, double* db, std::int64_t r, std::int64_t c) {
   HWY_DYNAMIC_DISPATCH(gelu_gradient_f64)(dy, z, db, r, c);
+}
+void squared_relu(float* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(squared_relu_f32)(y, n); }
+void squared_relu(bf16* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(squared_relu_bf16)(y, n); }
+void squared_relu(double* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(squared_relu_f64)(y, n); }
+void squared_relu_gradient(const float* dy, const float* y, float* dz, std::int64_t n) {
+  HWY_DYNAMIC_DISPATCH(squared_relu_gradient_f32)(dy, y, dz, n);
+}
+void squared_relu_gradient(const bf16* dy, const bf16* y, bf16* dz, std::int64_t n) {
+  HWY_DYNAMIC_DISPATCH(squared_relu_gradient_bf16)(dy, y, dz, n);
+}
+void squared_relu_gradient(const double* dy, const double* y, double* dz, std::int64_t n) {
+  HWY_DYNAMIC_DISPATCH(squared_relu_gradient_f64)(dy, y, dz, n);
 }
 void add_rows(const float* x, float* sum, std::int64_t r, std::int64_t c) {
   HWY_DYNAMIC_DISPATCH(add_rows_f32)(x, sum, r, c);
@@ -159,7 +209,10 @@ class CpuLinear final : public LinearKernels {
       return;
     }
     dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) {
-      if constexpr (!std::is_same_v<T, double>) fused_forward<T>(a);
+      if constexpr (!std::is_same_v<T, double>)
+        fused_forward<T>(a.x, a.weight, a.bias, a.z, [&](T* z, std::int64_t offset, std::int64_t count) {
+          gelu(z, a.y.data<T>() + offset, count);
+        });
     });
   }
 
@@ -171,6 +224,29 @@ class CpuLinear final : public LinearKernels {
       });
     });
     input_and_weight_gradients(a.z, a.x, a.weight, a.dx, a.dweight);
+  }
+
+  void linear_squared_relu(const LinearSquaredReluForward& a) const override {
+    if (a.x.dtype() == DType::f64) {
+      forward_f64(forward_product(a.x, a.weight, a.y, false), a.x, a.weight, {}, a.y);
+      squared_relu(a.y.data<double>(), a.y.elements());
+      return;
+    }
+    dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) {
+      if constexpr (!std::is_same_v<T, double>)
+        fused_forward<T>(a.x, a.weight, {}, a.y,
+                         [](T* y, std::int64_t, std::int64_t count) { squared_relu(y, count); });
+    });
+  }
+
+  void linear_squared_relu(const LinearSquaredReluBackward& a) const override {
+    dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) {
+      parallel_rows(a.y.elements(), 3 * sizeof(T), [&](std::int64_t begin, std::int64_t end) {
+        squared_relu_gradient(a.dy.data<T>() + begin, a.y.data<T>() + begin, a.dz.data<T>() + begin,
+                              end - begin);
+      });
+    });
+    input_and_weight_gradients(a.dz, a.x, a.weight, a.dx, a.dweight);
   }
 
  private:
@@ -191,26 +267,29 @@ class CpuLinear final : public LinearKernels {
     for (std::int64_t i = 0; i < y.elements(); ++i) y.data<double>()[i] += bias.data<double>()[i % product.n];
   }
 
-  /// Blocks of rows go through the product and, while still in cache, through the activation.
-  template <class T>
-  void fused_forward(const LinearGeluForward& a) const {
-    const std::int64_t rows = a.x.rows(), in = a.x.channels(), out = a.weight.rows();
-    Product product = forward_product(a.x, a.weight, a.z, true);
+  /// Blocks of rows go through the product and, while still in cache, through the activation: activate(z,
+  /// offset of z in the whole, count).
+  template <class T, class Activate>
+  void fused_forward(const Tensor& x, const Tensor& weight, const Tensor& bias_of, const Tensor& z_of,
+                     const Activate& activate) const {
+    const std::int64_t rows = x.rows(), in = x.channels(), out = weight.rows();
+    Product product = forward_product(x, weight, z_of, bias_of.defined());
+    const float* bias = bias_of ? bias_of.data<float>() : nullptr;
     product.m = std::min(rows, kFusedRows);
-    const auto packed = products_.pack(product, a.weight.raw());
+    const auto packed = products_.pack(product, weight.raw());
     const std::int64_t blocks = (rows + kFusedRows - 1) / kFusedRows;
 #pragma omp parallel for schedule(static)
     for (std::int64_t block = 0; block < blocks; ++block) {
       const std::int64_t begin = block * kFusedRows;
       Product part = product;
       part.m = std::min(kFusedRows, rows - begin);
-      T* z = a.z.data<T>() + begin * out;
+      T* z = z_of.data<T>() + begin * out;
       if (part.m == product.m) {
-        products_.run(part, a.x.data<T>() + begin * in, *packed, z, a.bias.data<float>());
+        products_.run(part, x.data<T>() + begin * in, *packed, z, bias);
       } else {
-        products_.run(part, a.x.data<T>() + begin * in, a.weight.raw(), z, a.bias.data<float>());
+        products_.run(part, x.data<T>() + begin * in, weight.raw(), z, bias);
       }
-      gelu(z, a.y.data<T>() + begin * out, part.m * out);
+      activate(z, begin * out, part.m * out);
     }
   }
 

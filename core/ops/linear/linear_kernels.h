@@ -34,6 +34,20 @@ struct LinearGeluBackward {
   Target dx, dweight, dbias;
 };
 
+struct LinearSquaredReluForward {
+  const Tensor &x, &weight;
+  const Tensor& y;  // [R, O]: relu(x · Wᵀ)²
+};
+
+/// First dz = 2 √y ∘ dy; then as LinearBackward.
+struct LinearSquaredReluBackward {
+  const Tensor& dy;
+  const Tensor& y;
+  const Tensor& dz;  // [R, O]: scratch, may be dy
+  const Tensor &x, &weight;
+  Target dx, dweight;
+};
+
 class LinearKernels {
  public:
   virtual ~LinearKernels() = default;
@@ -41,6 +55,8 @@ class LinearKernels {
   virtual void linear(const LinearBackward&) const = 0;
   virtual void linear_gelu(const LinearGeluForward&) const = 0;
   virtual void linear_gelu(const LinearGeluBackward&) const = 0;
+  virtual void linear_squared_relu(const LinearSquaredReluForward&) const = 0;
+  virtual void linear_squared_relu(const LinearSquaredReluBackward&) const = 0;
 };
 
 }  // namespace bireme

@@ -33,6 +33,17 @@ Var add_bias(Tape& tape, const Var& x, Parameter& bias) {
   });
 }
 
+Var sigmoid_gate(Tape& tape, const Var& r, const Var& x) {
+  require_shape("sigmoid_gate: r", r.value(), x.shape());
+  const PointwiseKernels& kernels = tape.backend().pointwise();
+  const Tensor y = tape.empty(x.shape(), x.dtype());
+  kernels.sigmoid_gate(SigmoidGateForward{.r = r.value(), .x = x.value(), .y = y});
+  return tape.record("sigmoid_gate", {r, x}, y, [&kernels, r, x](const Tensor& dy, Gradients& into) {
+    kernels.sigmoid_gate(
+        SigmoidGateBackward{.dy = dy, .r = r.value(), .x = x.value(), .dr = into[r], .dx = into[x]});
+  });
+}
+
 Var gelu(Tape& tape, const Var& x) {
   const PointwiseKernels& kernels = tape.backend().pointwise();
   const Tensor y = tape.empty(x.shape(), x.dtype());

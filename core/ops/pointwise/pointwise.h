@@ -10,6 +10,9 @@ Var residual_add(Tape& tape, const Var& x, const Var& branch, const Tensor& scal
 /// y = x + b for every row; x [R, C], b [C].
 Var add_bias(Tape& tape, const Var& x, Parameter& bias);
 
+/// y = σ(r) ∘ x.
+Var sigmoid_gate(Tape& tape, const Var& r, const Var& x);
+
 /// x·Φ(x), exact.
 Var gelu(Tape& tape, const Var& x);
 

@@ -102,6 +102,29 @@ void add_bias_backward(const AddBiasBackward& a, Memory& memory) {
 }
 
 template <class T>
+void sigmoid_gate_forward(const SigmoidGateForward& a) {
+  const Lanes<T> d;
+  const T *r = a.r.data<T>(), *x = a.x.data<T>();
+  T* y = a.y.data<T>();
+  over_elements(d, a.x.elements(), [&](std::int64_t i, auto part) HWY_ATTR {
+    store(d, hn::Mul(sigmoid(d, load(d, r + i, part)), load(d, x + i, part)), y + i, part);
+  });
+}
+
+template <class T>
+void sigmoid_gate_backward(const SigmoidGateBackward& a) {
+  const Lanes<T> d;
+  const T *r = a.r.data<T>(), *x = a.x.data<T>(), *dy = a.dy.data<T>();
+  over_elements(d, a.x.elements(), [&](std::int64_t i, auto part) HWY_ATTR {
+    const auto gate = sigmoid(d, load(d, r + i, part));
+    const auto dx = hn::Mul(gate, load(d, dy + i, part));
+    const auto dr = hn::Mul(hn::Mul(dx, load(d, x + i, part)), hn::Sub(hn::Set(d, 1), gate));
+    if (a.dx) put(d, dx, a.dx.tensor.data<T>() + i, a.dx.accumulate, part);
+    if (a.dr) put(d, dr, a.dr.tensor.data<T>() + i, a.dr.accumulate, part);
+  });
+}
+
+template <class T>
 void gelu_forward(const GeluForward& a) {
   const Lanes<T> d;
   const T* x = a.x.data<T>();
@@ -143,6 +166,12 @@ class CpuPointwise final : public PointwiseKernels {
   }
   void add_bias(const AddBiasBackward& a) const override {
     dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) { add_bias_backward<T>(a, memory_); });
+  }
+  void sigmoid_gate(const SigmoidGateForward& a) const override {
+    dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { sigmoid_gate_forward<T>(a); });
+  }
+  void sigmoid_gate(const SigmoidGateBackward& a) const override {
+    dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) { sigmoid_gate_backward<T>(a); });
   }
   void gelu(const GeluForward& a) const override {
     dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { gelu_forward<T>(a); });

@@ -32,6 +32,16 @@ struct AddBiasBackward {
   Target dbias;  // [C]: column sums
 };
 
+/// y = σ(r) ∘ x
+struct SigmoidGateForward {
+  const Tensor &r, &x, &y;
+};
+/// dx = σ(r) ∘ dy,   dr = σ(r) ∘ (1 - σ(r)) ∘ x ∘ dy
+struct SigmoidGateBackward {
+  const Tensor &dy, &r, &x;
+  Target dr, dx;
+};
+
 struct GeluForward {
   const Tensor &x, &y;
 };
@@ -49,6 +59,8 @@ class PointwiseKernels {
   virtual void residual_add(const ResidualAddBackward&) const = 0;
   virtual void add_bias(const AddBias&) const = 0;
   virtual void add_bias(const AddBiasBackward&) const = 0;
+  virtual void sigmoid_gate(const SigmoidGateForward&) const = 0;
+  virtual void sigmoid_gate(const SigmoidGateBackward&) const = 0;
   virtual void gelu(const GeluForward&) const = 0;
   virtual void gelu(const GeluBackward&) const = 0;
 };
