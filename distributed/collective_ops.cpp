@@ -1,5 +1,9 @@
 #include "distributed/collective_ops.h"
 
+#include <cstring>
+
+#include "core/ops/pointwise/pointwise_kernels.h"
+
 namespace bireme {
 
 Var copy_to(Tape& tape, const Var& x, Communicator& axis) {
@@ -18,6 +22,71 @@ Var reduce_from(Tape& tape, const Var& x, Communicator& axis) {
   axis.all_reduce(x.value(), Reduce::sum).wait();
   return tape.record("reduce_from", {x}, x.value(),
                      [x](const Tensor& dy, Gradients& into) { into.give(x, dy); });
+}
+
+Var copy_to(Tape& tape, Parameter& parameter, Communicator& axis) {
+  const Backend& backend = tape.backend();
+  return tape.record(
+      "copy_to", {parameter}, parameter.value(),
+      [&axis, &backend, &parameter](const Tensor& dy, Gradients& into) {
+        const Tensor sum = dy.shared() ? clone(backend.memory(), dy) : dy;
+        if (axis.size() > 1) axis.all_reduce(sum, Reduce::sum).wait();
+        if (const Target target = into[parameter])
+          backend.pointwise().add({.from = sum, .to = target.tensor, .accumulate = target.accumulate});
+      });
+}
+
+namespace {
+
+/// [P, R, C/P] of [R, C]: the channels of each rank as one piece, in the order of ranks.
+Tensor to_pieces(Memory& memory, const Tensor& x, int ranks) {
+  const std::int64_t rows = x.rows(), share = x.channels() / ranks;
+  const Tensor pieces(memory, {ranks, rows, share}, x.dtype());
+  const std::size_t bytes = static_cast<std::size_t>(share) * size_of(x.dtype());
+  for (std::int64_t p = 0; p < ranks; ++p)
+    for (std::int64_t r = 0; r < rows; ++r)
+      std::memcpy(pieces.raw() + static_cast<std::size_t>(p * rows + r) * bytes,
+                  x.raw() + static_cast<std::size_t>(r * ranks + p) * bytes, bytes);
+  return pieces;
+}
+
+Tensor from_pieces(Memory& memory, const Tensor& pieces) {
+  const std::int64_t ranks = pieces.shape()[0], rows = pieces.shape()[1], share = pieces.shape()[2];
+  const Tensor x(memory, {rows, ranks * share}, pieces.dtype());
+  const std::size_t bytes = static_cast<std::size_t>(share) * size_of(x.dtype());
+  for (std::int64_t p = 0; p < ranks; ++p)
+    for (std::int64_t r = 0; r < rows; ++r)
+      std::memcpy(x.raw() + static_cast<std::size_t>(r * ranks + p) * bytes,
+                  pieces.raw() + static_cast<std::size_t>(p * rows + r) * bytes, bytes);
+  return x;
+}
+
+Tensor gathered(Memory& memory, const Tensor& share, Communicator& axis) {
+  const Tensor pieces(memory, {axis.size(), share.rows(), share.channels()}, share.dtype());
+  axis.all_gather(share, pieces).wait();
+  return from_pieces(memory, pieces);
+}
+
+}  // namespace
+
+Var scatter_channels_from(Tape& tape, const Var& x, Communicator& axis) {
+  if (axis.size() == 1) return x;
+  Memory& memory = tape.backend().memory();
+  const Tensor y = tape.empty({x.value().rows(), x.value().channels() / axis.size()}, x.dtype());
+  axis.reduce_scatter(to_pieces(memory, x.value(), axis.size()), y, Reduce::sum).wait();
+  return tape.record("scatter_channels_from", {x}, y, [&axis, &memory, x](const Tensor& dy, Gradients& into) {
+    into.give(x, gathered(memory, dy, axis));
+  });
+}
+
+Var gather_channels(Tape& tape, const Var& x, Communicator& axis) {
+  if (axis.size() == 1) return x;
+  Memory& memory = tape.backend().memory();
+  return tape.record("gather_channels", {x}, gathered(memory, x.value(), axis),
+                     [&axis, &memory, x](const Tensor& dy, Gradients& into) {
+                       const Tensor pieces = to_pieces(memory, dy, axis.size());
+                       into.give(x, pieces.slice(axis.rank(), axis.rank() + 1).reshape(x.shape()));
+                     });
 }
 
 }  // namespace bireme

@@ -4,6 +4,7 @@
 
 #include <cassert>
 
+#include "core/autograd/orthogonal.h"
 #include "core/tensor/random.h"
 
 namespace bireme {
@@ -19,8 +20,27 @@ double draw(const Initializer& initial, std::uint64_t seed, std::uint64_t name, 
     case Initializer::Law::constant: return initial.value;
     case Initializer::Law::normal: return initial.value * random.normal();
     case Initializer::Law::uniform: return random.uniform(-initial.value, initial.value);
+    case Initializer::Law::orthogonal:
+    case Initializer::Law::given: break;  // not drawn one by one
   }
   return 0;
+}
+
+/// All values of a law that looks at the whole tensor; empty for the others.
+std::vector<double> whole_values(const Parameter& parameter, const Initializer& initial, std::uint64_t seed,
+                                 std::uint64_t name) {
+  if (initial.law == Initializer::Law::given) {
+    assert(static_cast<std::int64_t>(initial.values.size()) == parameter.whole_shape().elements());
+    return initial.values;
+  }
+  if (initial.law != Initializer::Law::orthogonal) return {};
+  const std::int64_t columns = parameter.whole_shape().back();
+  std::vector<double> values =
+      orthogonal_matrix(parameter.whole_shape().elements() / columns, columns, [&](std::int64_t position) {
+        return draw({.law = Initializer::Law::normal, .value = 1}, seed, name, position);
+      });
+  for (double& x : values) x *= initial.value;
+  return values;
 }
 
 }  // namespace
@@ -69,11 +89,13 @@ void ParameterSet::initialize(std::uint64_t seed) {
     }
     const std::uint64_t name = XXH3_64bits(parameter->name().data(), parameter->name().size());
     const Tensor& value = parameter->value_;
+    const std::vector<double> whole = whole_values(*parameter, initial, seed, name);
     const std::int64_t count = value.elements();
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t position = global_index(i, parameter->whole_shape(), parameter->partition());
       const double x =
-          draw(initial, seed, name, global_index(i, parameter->whole_shape(), parameter->partition()));
+          whole.empty() ? draw(initial, seed, name, position) : whole[static_cast<std::size_t>(position)];
       if (value.dtype() == DType::f64) {
         value.data<double>()[i] = x;
       } else {

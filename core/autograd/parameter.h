@@ -13,9 +13,16 @@ namespace bireme {
 /// The law of a parameter's initial values. Draws are keyed by (seed, name, position in the whole tensor),
 /// hence the same for every layout over ranks.
 struct Initializer {
-  enum class Law { constant, normal, uniform };
+  enum class Law {
+    constant,
+    normal,
+    uniform,
+    orthogonal,  ///< a matrix with orthonormal rows or columns, whichever are fewer, times `value`
+    given        ///< `values`
+  };
   Law law = Law::constant;
-  double value = 0;  ///< the constant, the standard deviation, or the half width
+  double value = 0;                 ///< the constant, the standard deviation, the half width, or the gain
+  std::vector<double> values = {};  ///< of the whole tensor
 };
 
 struct ParameterOptions {
@@ -23,7 +30,8 @@ struct ParameterOptions {
   Shape shape;       ///< of the whole tensor
   Initializer initial;
   Partition partition;
-  bool decays = true;  ///< takes part in weight decay
+  bool decays = true;              ///< takes part in weight decay
+  double learning_rate_scale = 1;  ///< multiplies the optimiser's learning rate
 };
 
 /// A trained tensor: views into its set's flat buffers. `value` is the master copy that the optimiser moves.
@@ -33,6 +41,7 @@ class Parameter {
   const Shape& whole_shape() const { return options_.shape; }
   const Partition& partition() const { return options_.partition; }
   bool decays() const { return options_.decays; }
+  double learning_rate_scale() const { return options_.learning_rate_scale; }
   int index() const { return index_; }
 
   const Shape& shape() const { return value_.shape(); }

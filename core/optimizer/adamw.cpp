@@ -33,7 +33,7 @@ void AdamWOptimizer::step(double learning_rate, double weight_decay, std::span<c
     if (from >= to) continue;
     slices.push_back({.begin = from - begin_,
                       .end = to - begin_,
-                      .learning_rate = static_cast<float>(learning_rate),
+                      .learning_rate = static_cast<float>(learning_rate * parameter.learning_rate_scale()),
                       .weight_decay = parameter.decays() ? static_cast<float>(weight_decay) : 0.0F,
                       .gradient_scale = scales.empty() ? 1.0F : scales[i],
                       .bias1 = static_cast<float>(1 - std::pow(options_.beta1, t)),

@@ -44,6 +44,23 @@ TEST(Schedules, MatchGolden) {
   }
 }
 
+TEST(Schedules, ExponentialFollowsRwkvsTrainingCode) {
+  const Golden golden("rwkv/train_neo.h5");
+  const auto setting = [&](const char* name) { return golden.number("config", name); };
+  const LearningRateSchedule schedule{.shape = LearningRateSchedule::Shape::exponential,
+                                      .base = setting("lr_init"),
+                                      .minimum = setting("lr_final"),
+                                      .warmup = static_cast<std::int64_t>(setting("warmup_steps")),
+                                      .total = static_cast<std::int64_t>(setting("decay_steps"))};
+  const Tensor expected = golden.tensor("inputs/lr");
+  for (std::int64_t it = 0; it < expected.elements(); ++it)
+    EXPECT_NEAR(schedule.at(it), expected.data<double>()[it], 1e-15) << it;
+  EXPECT_DOUBLE_EQ(schedule.at(100), schedule.minimum);
+  LearningRateSchedule to_zero = schedule;
+  to_zero.minimum = 0;
+  EXPECT_DOUBLE_EQ(to_zero.at(2), 0.002 * (1 - 1.0 / 3));  // linear
+}
+
 class Optimizer : public ::testing::Test {
  protected:
   Optimizer() {
@@ -89,6 +106,22 @@ TEST_F(Optimizer, FollowsTheFormulaAndCountsStepsForEachParameter) {
   for (std::size_t i = 0; i < 3; ++i)
     EXPECT_NEAR(parameters_[i].value().data<float>()[2], theta[i], 2e-6) << i;  // four steps of fp32
   EXPECT_EQ(adamw.steps(), (std::vector<std::int64_t>{4, 2, 4}));
+}
+
+TEST_F(Optimizer, EachParameterHasItsShareOfTheLearningRate) {
+  ParameterSet scaled;
+  for (const double scale : {1.0, 3.0})
+    scaled.add({.name = std::to_string(scale),
+                .shape = {1},
+                .initial = {},
+                .partition = {},
+                .learning_rate_scale = scale});
+  scaled.build(backend_->memory(), {});
+  for (std::size_t i = 0; i < 2; ++i) fill(scaled[i].gradient(), 5);
+  AdamWOptimizer adamw(*backend_, scaled, {}, 0, scaled.flat_values().elements());
+  adamw.step(0.01, 0, {});  // Adam's first step is the learning rate, to fp32
+  EXPECT_NEAR(scaled[0].value().data<float>()[0], -0.01, 1e-6);
+  EXPECT_NEAR(scaled[1].value().data<float>()[0], -0.03, 1e-6);
 }
 
 TEST_F(Optimizer, SharesOfTheBuffersMakeTheSameStep) {
