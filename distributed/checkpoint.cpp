@@ -24,14 +24,21 @@ namespace {
 Tensor gather_whole(const CheckpointTensor& part, Communicator& group, Memory& memory) {
   if (part.partition.axis < 0 || part.partition.parts == 1) return part.local;
   assert(part.partition.parts == group.size());
-  const std::int64_t elements = part.local.elements();
-  const Tensor parts(memory, {group.size() * elements}, part.local.dtype());
-  group.all_gather(part.local, parts).wait();
-  Tensor whole(memory, part.whole, part.local.dtype());
-  for (int rank = 0; rank < group.size(); ++rank) {
+  const auto partition_of = [&part](int rank) {
     Partition partition = part.partition;
     partition.part = rank;
-    place_part(parts.view(rank * elements, part.local.shape()), whole, partition);
+    return partition;
+  };
+  // The first part is the largest; where parts are uneven, the others are padded to its size.
+  const std::int64_t elements = local_shape(part.whole, partition_of(0)).elements();
+  const Tensor parts(memory, {group.size() * elements}, part.local.dtype());
+  const Tensor mine = parts.view(group.rank() * elements, {elements});
+  copy(part.local, mine.view(0, part.local.shape()));
+  group.all_gather(mine, parts).wait();
+  Tensor whole(memory, part.whole, part.local.dtype());
+  for (int rank = 0; rank < group.size(); ++rank) {
+    const Partition partition = partition_of(rank);
+    place_part(parts.view(rank * elements, local_shape(part.whole, partition)), whole, partition);
   }
   return whole;
 }

@@ -43,7 +43,9 @@ Parameter& add_bias_parameter(ParameterSet& parameters, const LinearOptions& opt
 }
 
 Partition split_outputs(const LinearOptions& options, const Communicator& tensor) {
-  require_tensor_degree(tensor.size(), options.out / options.blocks, "output channels", options.name);
+  for (int block = 0; block < options.blocks.count(); ++block)
+    require_tensor_degree(tensor.size(), options.blocks.length(block, options.out), "output channels",
+                          options.name);
   return {.axis = 0, .blocks = options.blocks, .part = tensor.rank(), .parts = tensor.size()};
 }
 

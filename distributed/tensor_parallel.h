@@ -15,8 +15,7 @@ struct LinearOptions {
   std::int64_t out = 0;
   Initializer weight;
   Initializer bias;
-  int blocks =
-      1;  ///< equal logical blocks of the outputs, each split over ranks by itself (3 for query, key, value)
+  Blocks blocks = 1;  ///< logical blocks of the outputs, each split over ranks by itself
 };
 
 /// @throws Error (usage) naming parallel.tensor and the degrees that would do, when `degree` ranks cannot

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/autograd/tape.h"
+#include "core/ops/loss/token_loss.h"
 #include "distributed/communicator.h"
 
 namespace bireme {
@@ -32,7 +33,6 @@ class VocabularyEmbedding {
  private:
   Communicator& tensor_;
   Parameter& weight_;
-  std::int64_t vocabulary_;
 };
 
 /// What the loss of a language model adds to the cross-entropy.
@@ -64,17 +64,20 @@ class VocabularyHead {
   /// Shares the embedding's weight.
   VocabularyHead(const VocabularyEmbedding& tied, const Options& options, Communicator& tensor);
 
+  /// The result is the same on all tensor ranks.
   /// @param hidden   [R, C], compute type
   /// @param targets  [R] (or [B, T]) i32, -1: not counted
+  /// @throws Error   (data) naming the first target that is neither -1 nor in the vocabulary
   TokenLoss loss(Tape& tape, const Var& hidden, const Tensor& targets, const TokenLossOptions& options) const;
-  /// The whole logits on every rank: [R, V] fp32. No gradient.
+  /// The whole logits on every rank: [R, V] fp32 (fp64). No gradient.
   Tensor logits(const Backend& backend, const Tensor& hidden) const;
   Parameter& weight() const { return weight_; }
 
  private:
-  Options options_;
+  TokenHead part() const;
   Communicator& tensor_;
   Parameter& weight_;
+  double soft_cap_;
 };
 
 }  // namespace bireme

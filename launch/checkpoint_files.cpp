@@ -6,14 +6,8 @@ namespace {
 
 /// One of the logical blocks of the parameter that holds it.
 CheckpointTensor published_tensor(const PublishedTensor& tensor, const ParameterSet& parameters) {
-  const Parameter& parameter = *parameters.find(tensor.parameter);
-  Partition partition = parameter.partition();
-  if (partition.axis == 0) partition.blocks /= tensor.blocks;
-  const std::int64_t count = parameter.value().elements() / tensor.blocks;
-  return {.name = tensor.name,
-          .local = parameter.value().view(tensor.block * count, local_shape(tensor.shape, partition)),
-          .whole = tensor.shape,
-          .partition = partition};
+  const PublishedPart part = local_part(tensor, *parameters.find(tensor.parameter));
+  return {.name = tensor.name, .local = part.local, .whole = tensor.shape, .partition = part.partition};
 }
 
 }  // namespace

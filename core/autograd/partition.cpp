@@ -2,6 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <cassert>
 #include <cstring>
 
@@ -11,71 +12,108 @@ namespace bireme {
 
 namespace {
 
-/// Contiguous runs of a part: run k is elements [k · length, …) of the part and [(k · parts + part) · length,
-/// …) of the whole, since axis and blocks only say how long a run is.
-struct Runs {
-  std::int64_t length = 0;
-  std::int64_t count = 1;
-  std::int64_t parts = 1;
-  std::int64_t part = 0;
-
-  std::int64_t whole_offset(std::int64_t run) const { return (run * parts + part) * length; }
-};
-
 bool is_split(const Partition& partition) { return partition.axis >= 0 && partition.parts > 1; }
 
-Runs runs_of(const Shape& whole, const Partition& partition) {
-  if (!is_split(partition)) return {.length = whole.elements()};
-  Runs runs{.length = whole[partition.axis] / (partition.blocks * partition.parts),
-            .count = partition.blocks,
-            .parts = partition.parts,
-            .part = partition.part};
-  for (int i = 0; i < partition.axis; ++i) runs.count *= whole[i];
-  for (int i = partition.axis + 1; i < whole.rank(); ++i) runs.length *= whole[i];
-  return runs;
+/// The part's share of a block.
+AxisRun run_of_block(std::int64_t size, const Partition& partition, int block) {
+  const std::int64_t length = partition.blocks.length(block, size), parts = partition.parts,
+                     part = partition.part;
+  const std::int64_t each = length / parts, larger = length % parts;
+  return {.whole = partition.blocks.begin(block, size) + part * each + std::min(part, larger),
+          .length = each + (part < larger ? 1 : 0)};
+}
+
+/// Calls f(offset in the whole, offset in the part, elements) for every contiguous piece of the part.
+template <class F>
+void for_pieces(const Shape& whole, const Partition& partition, F&& f) {
+  const std::vector<AxisRun> runs = axis_runs(whole, partition);
+  const int axis = std::max(partition.axis, 0);
+  std::int64_t outer = 1, inner = 1, local_size = 0;
+  const std::int64_t size = whole.rank() == 0 ? 1 : whole[axis];
+  for (int i = 0; i < axis; ++i) outer *= whole[i];
+  for (int i = axis + 1; i < whole.rank(); ++i) inner *= whole[i];
+  for (const AxisRun& run : runs) local_size += run.length;
+  for (std::int64_t i = 0; i < outer; ++i)
+    for (const AxisRun& run : runs)
+      f((i * size + run.whole) * inner, (i * local_size + run.local) * inner, run.length * inner);
 }
 
 }  // namespace
 
+std::int64_t Blocks::shares() const {
+  if (shares_.empty()) return count_;
+  std::int64_t total = 0;
+  for (const std::int64_t share : shares_) total += share;
+  return total;
+}
+
+std::int64_t Blocks::begin(int block, std::int64_t size) const {
+  std::int64_t before = 0;
+  for (int b = 0; b < block; ++b) before += length(b, size);
+  return before;
+}
+
+std::vector<AxisRun> axis_runs(const Shape& whole, const Partition& partition) {
+  if (!is_split(partition)) return {{.length = whole.rank() == 0 ? 1 : whole[std::max(partition.axis, 0)]}};
+  std::vector<AxisRun> runs;
+  std::int64_t local = 0;
+  for (int block = 0; block < partition.blocks.count(); ++block) {
+    runs.push_back(run_of_block(whole[partition.axis], partition, block));
+    runs.back().local = local;
+    local += runs.back().length;
+  }
+  return runs;
+}
+
 Shape local_shape(const Shape& whole, const Partition& partition) {
   if (!is_split(partition)) return whole;
   assert(partition.axis < whole.rank() && 0 <= partition.part && partition.part < partition.parts);
-  const std::int64_t pieces = std::int64_t{partition.blocks} * partition.parts;
-  if (whole[partition.axis] % pieces != 0) {
+  const std::int64_t size = whole[partition.axis], shares = partition.blocks.shares();
+  bool divides = size % shares == 0;
+  for (int block = 0; block < partition.blocks.count() && !partition.uneven; ++block)
+    divides = divides && partition.blocks.length(block, size) % partition.parts == 0;
+  if (!divides) {
     throw Error(ErrorKind::usage,
                 fmt::format("dimension {} of {} does not divide into {} × {} equal parts", partition.axis,
-                            to_string(whole), partition.blocks, partition.parts),
-                "parallel.tensor",
-                fmt::format("choose a degree that divides {}", whole[partition.axis] / partition.blocks));
+                            to_string(whole), shares, partition.parts),
+                "parallel.tensor", fmt::format("choose a degree that divides {}", size / shares));
   }
   Shape local = whole;
-  local[partition.axis] /= partition.parts;
+  local[partition.axis] = 0;
+  for (const AxisRun& run : axis_runs(whole, partition)) local[partition.axis] += run.length;
   return local;
 }
 
 void copy_part(const Tensor& whole, const Tensor& local, const Partition& partition) {
   assert(whole.dtype() == local.dtype() && local.shape() == local_shape(whole.shape(), partition));
-  const Runs runs = runs_of(whole.shape(), partition);
   const auto size = static_cast<std::int64_t>(size_of(whole.dtype()));
-  for (std::int64_t k = 0; k < runs.count; ++k) {
-    std::memcpy(local.raw() + k * runs.length * size, whole.raw() + runs.whole_offset(k) * size,
-                static_cast<std::size_t>(runs.length * size));
-  }
+  for_pieces(whole.shape(), partition, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
+    std::memcpy(local.raw() + to * size, whole.raw() + from * size, static_cast<std::size_t>(count * size));
+  });
 }
 
 void place_part(const Tensor& local, const Tensor& whole, const Partition& partition) {
   assert(whole.dtype() == local.dtype() && local.shape() == local_shape(whole.shape(), partition));
-  const Runs runs = runs_of(whole.shape(), partition);
   const auto size = static_cast<std::int64_t>(size_of(whole.dtype()));
-  for (std::int64_t k = 0; k < runs.count; ++k) {
-    std::memcpy(whole.raw() + runs.whole_offset(k) * size, local.raw() + k * runs.length * size,
-                static_cast<std::size_t>(runs.length * size));
-  }
+  for_pieces(whole.shape(), partition, [&](std::int64_t to, std::int64_t from, std::int64_t count) {
+    std::memcpy(whole.raw() + to * size, local.raw() + from * size, static_cast<std::size_t>(count * size));
+  });
 }
 
 std::int64_t global_index(std::int64_t local_index, const Shape& whole, const Partition& partition) {
-  const Runs runs = runs_of(whole, partition);
-  return runs.whole_offset(local_index / runs.length) + local_index % runs.length;
+  if (!is_split(partition)) return local_index;
+  const std::int64_t size = whole[partition.axis];
+  std::int64_t inner = 1, local_size = 0;
+  for (int i = partition.axis + 1; i < whole.rank(); ++i) inner *= whole[i];
+  for (int block = 0; block < partition.blocks.count(); ++block)
+    local_size += run_of_block(size, partition, block).length;
+  const std::int64_t outer = local_index / (local_size * inner);
+  std::int64_t entry = local_index / inner % local_size;
+  for (int block = 0;; ++block) {
+    const AxisRun run = run_of_block(size, partition, block);
+    if (entry < run.length) return (outer * size + run.whole + entry) * inner + local_index % inner;
+    entry -= run.length;
+  }
 }
 
 }  // namespace bireme

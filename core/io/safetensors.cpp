@@ -91,10 +91,8 @@ Tensor TensorSource::read_part(std::string_view name, const Partition& partition
   Tensor local(memory, local_shape(stored.shape, partition), type_of(name, stored));
   if (local.elements() == 0) return local;
   if (partition.axis == 0) {  // each logical block of the part is a run of whole rows
-    const std::int64_t rows = local.shape().front() / partition.blocks;
-    for (std::int64_t block = 0; block < partition.blocks; ++block)
-      read_rows_into(name, (block * partition.parts + partition.part) * rows,
-                     local.slice(block * rows, (block + 1) * rows));
+    for (const AxisRun& run : axis_runs(stored.shape, partition))
+      read_rows_into(name, run.whole, local.slice(run.local, run.local + run.length));
     return local;
   }
   const std::int64_t rows = stored.shape.front();

@@ -22,20 +22,6 @@ const Parameter& parameter_of(const PublishedTensor& tensor, const ParameterSet&
   return *parameter;
 }
 
-/// The rows of a parameter's local value that belong to a block, and how they lie in the block as a whole.
-Tensor local_block(const PublishedTensor& tensor, const Parameter& parameter) {
-  const std::int64_t rows = parameter.shape().front() / tensor.blocks;
-  return parameter.value().slice(tensor.block * rows, (tensor.block + 1) * rows);
-}
-
-Partition partition_of_block(const PublishedTensor& tensor, const Parameter& parameter) {
-  Partition partition = parameter.partition();
-  assert(tensor.blocks == 1 || partition.axis == -1 ||
-         (partition.axis == 0 && partition.blocks == tensor.blocks));
-  partition.blocks = partition.blocks / tensor.blocks;
-  return partition;
-}
-
 /// What keeps a tensor from being read, or nothing.
 std::string problem_with(const PublishedTensor& tensor, const PublishedNames& names,
                          const TensorSource& source) {
@@ -77,9 +63,22 @@ void require_agreement(const std::vector<PublishedTensor>& tensors, const Publis
 
 }  // namespace
 
+PublishedPart local_part(const PublishedTensor& tensor, const Parameter& parameter) {
+  Partition partition = parameter.partition();
+  std::int64_t begin = 0, rows = parameter.shape().front();
+  if (tensor.blocks.count() > 1) {
+    assert(partition.axis == -1 || (partition.axis == 0 && partition.blocks == tensor.blocks));
+    begin = tensor.blocks.begin(tensor.block, parameter.shape().front());
+    rows = tensor.blocks.length(tensor.block, parameter.shape().front());
+    partition.blocks = 1;
+  }
+  return {parameter.value().slice(begin, begin + rows).reshape(local_shape(tensor.shape, partition)),
+          partition};
+}
+
 Tensor published_part(const PublishedTensor& tensor, const Tensor& whole) {
-  const std::int64_t rows = whole.shape().front() / tensor.blocks;
-  return whole.slice(tensor.block * rows, (tensor.block + 1) * rows).reshape(tensor.shape);
+  const std::int64_t rows = whole.shape().front(), begin = tensor.blocks.begin(tensor.block, rows);
+  return whole.slice(begin, begin + tensor.blocks.length(tensor.block, rows)).reshape(tensor.shape);
 }
 
 void import_tensors(const TensorSource& source, const std::vector<PublishedTensor>& tensors,
@@ -87,11 +86,8 @@ void import_tensors(const TensorSource& source, const std::vector<PublishedTenso
   require_agreement(tensors, names, source, where);
   const std::shared_ptr<Memory> memory = make_host_memory();
   for (const PublishedTensor& tensor : tensors) {
-    const Parameter& parameter = parameter_of(tensor, parameters);
-    const Tensor part =
-        source.read_part(names.at(tensor.name), partition_of_block(tensor, parameter), *memory);
-    const Tensor into = local_block(tensor, parameter);
-    copy(part.reshape(into.shape()), into);
+    const PublishedPart part = local_part(tensor, parameter_of(tensor, parameters));
+    copy(source.read_part(names.at(tensor.name), part.partition, *memory), part.local);
   }
   parameters.refresh_bf16();
 }
@@ -106,10 +102,12 @@ void require_same_model(const std::vector<PublishedTensor>& tensors, const Param
   for (const PublishedTensor& tensor : tensors) {
     const Parameter* parameter = parameters.find(tensor.parameter);
     if (parameter == nullptr) refuse(fmt::format("`{}` has no place in this run's network", tensor.name));
-    if (parameter->whole_shape().elements() != tensor.blocks * tensor.shape.elements())
+    const Shape& whole = parameter->whole_shape();
+    const std::int64_t block_rows = tensor.blocks.length(tensor.block, whole.front());
+    if (whole.elements() / whole.front() * block_rows != tensor.shape.elements())
       refuse(fmt::format("`{}` has the shape {}, this run's `{}` has {}{}", tensor.name,
-                         to_string(tensor.shape), tensor.parameter, to_string(parameter->whole_shape()),
-                         tensor.blocks > 1 ? fmt::format(" for {} of these", tensor.blocks) : ""));
+                         to_string(tensor.shape), tensor.parameter, to_string(whole),
+                         tensor.blocks.count() > 1 ? fmt::format(" for {} of these", tensor.blocks.count()) : ""));
     covered.insert(tensor.parameter);
   }
   for (std::size_t i = 0; i < parameters.size(); ++i) {

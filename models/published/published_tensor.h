@@ -10,16 +10,23 @@
 
 namespace bireme {
 
-/// How one tensor of a published folder lies in a parameter: it is block `block` of the `blocks` equal
-/// logical blocks of the first dimension. Fused weights (query, key, value) are several of these; most
+/// How one tensor of a published folder lies in a parameter: it is block `block` of the logical
+/// blocks of the first dimension. Fused weights (query, key, value) are several of these; most
 /// parameters are one.
 struct PublishedTensor {
   std::string name;       ///< in the file
   Shape shape;            ///< in the file; as many elements as the block, row by row the same
   std::string parameter;  ///< name in the ParameterSet
   int block = 0;
-  int blocks = 1;
+  Blocks blocks = 1;
 };
+
+/// This rank's part of the published tensor, a view of the parameter's value, and how that part lies in it.
+struct PublishedPart {
+  Tensor local;
+  Partition partition;
+};
+PublishedPart local_part(const PublishedTensor& tensor, const Parameter& parameter);
 
 /// The whole published tensor out of the parameter's whole value; shares its memory.
 Tensor published_part(const PublishedTensor& tensor, const Tensor& whole);

@@ -36,6 +36,19 @@ OpCase assemble_case(std::int64_t channels) {
           }};
 }
 
+/// Some tokens occur several times, some lie outside the rows that are held.
+OpCase look_up_case(std::int64_t rows, std::int64_t channels) {
+  return {.inputs = {},
+          .parameters = {random_normal({6, channels}, {.seed = 7})},
+          .run = [=](Tape& tape, const std::vector<Var>&, ParameterSet& p, DType) -> std::vector<Var> {
+            const Tensor tokens = tape.empty({rows}, DType::i32);
+            for (std::int64_t r = 0; r < rows; ++r)
+              tokens.data<std::int32_t>()[r] = static_cast<std::int32_t>(r * r % 11);
+            // Twice: the second contribution to the gradient is added.
+            return {look_up(tape, tokens, p[0], 2), look_up(tape, tokens, p[0], 2)};
+          }};
+}
+
 OpCase select_case(std::int64_t rows, std::int64_t channels) {
   return {.inputs = {{random_normal({rows, channels}, {.seed = 7})}},
           .parameters = {},
@@ -54,6 +67,7 @@ TEST_P(Embedding, GradientsMatchCentralDifferences) {
     expect_gradients(backend(), resize_case(3, 3, 3, channels));
     expect_gradients(backend(), assemble_case(channels));
     expect_gradients(backend(), select_case(9, channels));
+    expect_gradients(backend(), look_up_case(13, channels));
   }
 }
 
@@ -70,6 +84,7 @@ TEST_P(Embedding, Fp32AndBf16AgreeWithFp64) {
 TEST_P(Embedding, HasTheSameBitsOnAnyNumberOfThreads) {
   for (const DType type : {DType::f32, DType::bf16}) {
     expect_same_bits_on_any_number_of_threads(backend(), resize_case(14, 6, 6, 96), DType::f32);
+    expect_same_bits_on_any_number_of_threads(backend(), look_up_case(3000, 40), DType::f32);
     expect_same_bits_on_any_number_of_threads(backend(), assemble_case(4096), type);
     expect_same_bits_on_any_number_of_threads(backend(), select_case(500, 96), type);
   }

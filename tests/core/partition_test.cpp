@@ -52,6 +52,33 @@ TEST(Partition, FusedBlocksAreSplitOneByOne) {
   EXPECT_EQ(std::vector<std::int32_t>(rows.begin(), rows.end()), (std::vector<std::int32_t>{1, 3, 5}));
 }
 
+TEST(Partition, UnevenPartsAndBlocksOfUnequalSizesMakeUpTheWhole) {
+  const auto memory = make_host_memory();
+  // 11 rows over 3 parts: 4, 4, 3. 16 rows as blocks of 8, 4 and 4: 4 + 2 + 2 rows for each of two parts.
+  const Tensor uneven = numbered(*memory, {11, 3}), fused = numbered(*memory, {16, 3});
+  for (const auto& [whole, pattern] : {std::pair{uneven, Partition{.axis = 0, .parts = 3, .uneven = true}},
+                                       {fused, Partition{.axis = 0, .blocks = {2, 1, 1}, .parts = 2}}}) {
+    const Tensor rebuilt(*memory, whole.shape(), DType::i32);
+    fill(rebuilt, -1);
+    for (int part = 0; part < pattern.parts; ++part) {
+      Partition partition = pattern;
+      partition.part = part;
+      const Tensor local(*memory, local_shape(whole.shape(), partition), DType::i32);
+      ASSERT_EQ(local.shape().front(), pattern.uneven ? (part < 2 ? 4 : 3) : 8);
+      copy_part(whole, local, partition);
+      for (std::int64_t i = 0; i < local.elements(); ++i)
+        ASSERT_EQ(local.data<std::int32_t>()[i], global_index(i, whole.shape(), partition));
+      place_part(local, rebuilt, partition);
+    }
+    for (std::int64_t i = 0; i < whole.elements(); ++i) ASSERT_EQ(rebuilt.data<std::int32_t>()[i], i);
+  }
+  // Part 1 of the fused rows: the second half of each block.
+  const Partition second{.axis = 0, .blocks = {2, 1, 1}, .part = 1, .parts = 2};
+  std::vector<std::int64_t> rows;
+  for (std::int64_t i = 0; i < 8; ++i) rows.push_back(global_index(3 * i, {16, 3}, second) / 3);
+  EXPECT_EQ(rows, (std::vector<std::int64_t>{4, 5, 6, 7, 10, 11, 14, 15}));
+}
+
 TEST(Partition, SecondAxisTakesColumns) {
   const auto memory = make_host_memory();
   const Tensor whole = numbered(*memory, {2, 4});

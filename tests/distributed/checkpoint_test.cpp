@@ -62,6 +62,7 @@ class Checkpoint : public ::testing::Test {
                     tensor("norm.weight", {6}, {}, seat, s + 2000), tensor("scale", {}, {}, seat, s)}},
                   {"optimizer.safetensors",
                    {tensor("first.attention.qkv.weight", {12, 6}, {.axis = 0, .blocks = 3}, seat, s + 3000),
+                    tensor("first.embedding.weight", {11, 6}, {.axis = 0, .uneven = true}, seat, s + 5000),
                     tensor("count", {3}, {}, seat, s, DType::i64),
                     tensor("mask", {5}, {}, seat, 1, DType::u8)}},
                   {"teacher.safetensors", {tensor("norm.weight", {6}, {}, seat, s + 4000, DType::bf16)}}},

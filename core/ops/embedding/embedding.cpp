@@ -56,6 +56,17 @@ Var use(Tape& tape, Parameter& parameter) {
                      });
 }
 
+Var look_up(Tape& tape, const Tensor& tokens, Parameter& table, std::int64_t first) {
+  const EmbeddingKernels& kernels = tape.backend().embedding();
+  const Tensor y = tape.empty({tokens.elements(), table.value().channels()}, table.value().dtype());
+  kernels.look_up(LookUpForward{.tokens = tokens, .table = table.value(), .first = first, .y = y});
+  return tape.record(
+      "look_up", {table}, y, [&kernels, tokens, &table, first](const Tensor& dy, Gradients& into) {
+        if (const Target dtable = into[table])
+          kernels.look_up(LookUpBackward{.dy = dy, .tokens = tokens, .first = first, .dtable = dtable});
+      });
+}
+
 Var resize_positions(Tape& tape, Parameter& positions, std::int64_t rows, std::int64_t columns,
                      PositionRule rule, bool identity) {
   const Tensor& value = positions.value();

@@ -10,6 +10,14 @@ namespace bireme {
 /// A parameter as a value on the tape, unchanged.
 Var use(Tape& tape, Parameter& parameter);
 
+/// Rows of a table: y[r] = table[token[r] - first], 0 for tokens whose row another rank holds. In fp32 (fp64)
+/// whatever the compute type. The way back adds the rows of a token in order, so the same bits come out on
+/// any number of threads.
+/// @param tokens  i32, R elements
+/// @param table   [V, C] parameter: rows first … first + V - 1 of the vocabulary
+/// @return        [R, C]
+Var look_up(Tape& tape, const Tensor& tokens, Parameter& table, std::int64_t first = 0);
+
 /// How a grid of position embeddings is sampled at another size.
 enum class PositionRule {
   official,  ///< scale (r + 0.1)/√N₀, as DINO's own code

@@ -9,6 +9,7 @@
 #include "core/cpu/simd.h"
 #include "core/ops/dispatch.h"
 #include "core/ops/embedding/embedding_kernels.h"
+#include "core/ops/embedding/look_up_cpu.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace bireme::cpu::HWY_NAMESPACE {
@@ -170,6 +171,12 @@ class CpuEmbedding final : public EmbeddingKernels {
  public:
   explicit CpuEmbedding(Memory& memory) : memory_(memory) {}
 
+  void look_up(const LookUpForward& a) const override {
+    dispatch_lane(a.table.dtype(), [&]<class L>(Type<L>) { look_up_forward<L>(a); });
+  }
+  void look_up(const LookUpBackward& a) const override {
+    dispatch_lane(a.dy.dtype(), [&]<class L>(Type<L>) { look_up_backward<L>(a); });
+  }
   void resize_grid(const ResizeGridForward& a) const override {
     dispatch_lane(a.grid.dtype(), [&]<class L>(Type<L>) {
       resize<L>(a.grid.data<L>(), weights<L>(a.row_weights, false), weights<L>(a.column_weights, false),

@@ -9,6 +9,20 @@
 
 namespace bireme {
 
+/// y[r] = table[token[r] - first], or 0 where that is no row of the table.
+struct LookUpForward {
+  const Tensor& tokens;  // [R] i32
+  const Tensor& table;   // [V, C], fp32 (fp64)
+  std::int64_t first;
+  const Tensor& y;  // [R, C]
+};
+/// dtable[v] = sum of dy[r] over the rows r with token v, in order.
+struct LookUpBackward {
+  const Tensor &dy, &tokens;
+  std::int64_t first;
+  Target dtable;
+};
+
 /// y[i, j] = sum over a, b of row_weights[i, a] · column_weights[j, b] · grid[a, b], channel by channel.
 struct ResizeGridForward {
   const Tensor& grid;                          // [g·g, C], fp32 (fp64)
@@ -53,6 +67,8 @@ struct SelectRowsBackward {
 class EmbeddingKernels {
  public:
   virtual ~EmbeddingKernels() = default;
+  virtual void look_up(const LookUpForward&) const = 0;
+  virtual void look_up(const LookUpBackward&) const = 0;
   virtual void resize_grid(const ResizeGridForward&) const = 0;
   virtual void resize_grid(const ResizeGridBackward&) const = 0;
   virtual void assemble_tokens(const AssembleTokensForward&) const = 0;

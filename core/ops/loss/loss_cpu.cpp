@@ -9,6 +9,7 @@
 #include "core/cpu/simd.h"
 #include "core/ops/dispatch.h"
 #include "core/ops/loss/loss_kernels.h"
+#include "core/ops/loss/token_loss_cpu.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace bireme::cpu::HWY_NAMESPACE {
@@ -249,6 +250,17 @@ class CpuLoss final : public LossKernels {
   }
   void cross_entropy(const CrossEntropyBackward& a) const override {
     dispatch_lane(a.logits.dtype(), [&]<class L>(Type<L>) { cross_entropy_backward<L>(a); });
+  }
+  void token_statistics(const TokenStatistics& a) const override {
+    dispatch_lane(a.logits.dtype(), [&]<class L>(Type<L>) { HWY_NAMESPACE::token_statistics<L>(a); });
+  }
+  void token_gradient(const TokenGradient& a) const override {
+    dispatch_floats(a.logits.dtype(), a.dlogits.dtype(), [&]<class L, class G>(Type<L>, Type<G>) {
+      if constexpr (!std::is_same_v<L, bf16>) HWY_NAMESPACE::token_gradient<L, G>(a);
+    });
+  }
+  void soft_cap(const SoftCap& a) const override {
+    dispatch_lane(a.logits.dtype(), [&]<class L>(Type<L>) { HWY_NAMESPACE::soft_cap<L>(a); });
   }
 
  private:

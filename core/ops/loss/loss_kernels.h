@@ -62,6 +62,32 @@ struct CrossEntropyBackward {
   double count;
 };
 
+/// Row statistics over the columns held here, which are tokens first … first + V' - 1.
+struct TokenStatistics {
+  const Tensor& logits;   // [R, V'] fp32 (fp64); cap(logits) on return, where there is a cap
+  const Tensor& targets;  // [R] i32, -1: none
+  std::int64_t first;
+  double soft_cap;                     // 0: none
+  const Tensor& maxima;                // [R], like the following fp64
+  const Tensor& argmax;                // token of the first of the largest; undefined: not wanted
+  const Tensor &sums, &target_logits;  // Σ exp(x - maximum); 0 where the target is not held here
+};
+/// dx = (softmax · (1 + 2·z_loss·log_sum) - one_hot(target) + l2_wrap · maximum · one_hot(argmax)) / count,
+/// times the slope of the cap; 0 in rows without a target.
+struct TokenGradient {
+  const Tensor &logits, &targets;
+  std::int64_t first;
+  double soft_cap;
+  const Tensor &maxima, &argmax, &log_sums;  // of all columns
+  double count, z_loss, l2_wrap;
+  const Tensor& dlogits;  // [R, V'], type of logits or bf16; may be logits
+};
+/// x = cap · tanh(x / cap), in place.
+struct SoftCap {
+  const Tensor& logits;
+  double cap;
+};
+
 class LossKernels {
  public:
   virtual ~LossKernels() = default;
@@ -71,6 +97,9 @@ class LossKernels {
   virtual void dino_backward(const DinoBackward&) const = 0;
   virtual void cross_entropy(const CrossEntropyForward&) const = 0;
   virtual void cross_entropy(const CrossEntropyBackward&) const = 0;
+  virtual void token_statistics(const TokenStatistics&) const = 0;
+  virtual void token_gradient(const TokenGradient&) const = 0;
+  virtual void soft_cap(const SoftCap&) const = 0;
 };
 
 }  // namespace bireme

@@ -1,0 +1,208 @@
+#include "core/ops/loss/token_loss.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/ops/linear/linear_kernels.h"
+#include "core/ops/loss/loss_kernels.h"
+#include "core/ops/pointwise/pointwise_kernels.h"
+
+namespace bireme {
+
+namespace {
+
+// Logits that exist at a time. Enough rows for products at full speed (a slice of W's gradient is read and
+// written once for each), few enough to stay in a shared cache for vocabularies of a few thousand.
+constexpr std::int64_t kSliceBytes = std::int64_t{64} << 20;
+constexpr std::int64_t kFewestRows = 64, kMostRows = 512;
+
+DType logit_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
+
+std::int64_t slice_rows(std::int64_t rows, std::int64_t vocabulary) {
+  const std::int64_t fitting = kSliceBytes / (4 * std::max<std::int64_t>(1, vocabulary));
+  return std::min(rows, std::clamp(fitting, kFewestRows, kMostRows));
+}
+
+/// The statistics of a slice's rows over the whole vocabulary, fp64.
+struct RowStatistics {
+  Tensor maxima, argmax, sums, target_logits, log_sums;
+
+  RowStatistics(Memory& memory, std::int64_t rows, bool needs_argmax)
+      : maxima(memory, {rows}, DType::f64),
+        argmax(needs_argmax ? Tensor(memory, {rows}, DType::f64) : Tensor()),
+        sums(memory, {2 * rows}, DType::f64),
+        target_logits(sums.slice(rows, 2 * rows)),
+        log_sums(memory, {rows}, DType::f64) {}
+
+  std::int64_t rows() const { return maxima.elements(); }
+
+  /// From those of this rank's columns. Sums are of exp(logit - the rank's maximum) before, of exp(logit -
+  /// the maximum of all) after.
+  void combine(const ReduceOverColumns& reduce) const {
+    if (reduce) {
+      const std::vector<double> mine(maxima.values<double>().begin(), maxima.values<double>().end());
+      reduce(maxima, RowReduction::max);
+      for (std::int64_t r = 0; r < rows(); ++r) {
+        const double largest = maxima.data<double>()[r], own = mine[static_cast<std::size_t>(r)];
+        sums.data<double>()[r] *= std::exp(own - largest);
+        if (!argmax) continue;
+        // The first of equal maxima is the largest of the negated positions.
+        double& position = argmax.data<double>()[r];
+        position = own == largest ? -position : -std::numeric_limits<double>::max();
+      }
+      reduce(sums, RowReduction::sum);
+      if (argmax) {
+        reduce(argmax, RowReduction::max);
+        for (double& position : argmax.values<double>()) position = -position;
+      }
+    }
+    for (std::int64_t r = 0; r < rows(); ++r)
+      log_sums.data<double>()[r] = maxima.data<double>()[r] + std::log(sums.data<double>()[r]);
+  }
+};
+
+/// Gradients for an incoming gradient of 1, complete when the last slice has been through.
+struct UnitGradients {
+  Tensor dhidden, dweight;  // undefined: not wanted
+};
+
+class SlicedHead {
+ public:
+  SlicedHead(const Backend& backend, const Tensor& hidden, const Tensor& targets, const TokenHead& head,
+             const TokenLossTerms& terms)
+      : backend_(backend), hidden_(hidden), targets_(targets), head_(head), terms_(terms) {}
+
+  /// The sum of the losses, not yet divided.
+  double run(const Tensor& log_probability, const UnitGradients& gradients) const {
+    const std::int64_t rows = hidden_.rows(), vocabulary = head_.weight.shape().front();
+    const std::int64_t step = slice_rows(rows, vocabulary);
+    Memory& memory = backend_.memory();
+    const Tensor logits(memory, {step, vocabulary}, logit_type(hidden_.dtype()));
+    // Products take both factors in one type.
+    const bool narrows = hidden_.dtype() == DType::bf16 && (gradients.dhidden || gradients.dweight);
+    const Tensor dlogits = narrows ? Tensor(memory, {step, vocabulary}, DType::bf16) : logits;
+    double loss = 0;
+    for (std::int64_t begin = 0; begin < rows; begin += step) {
+      const std::int64_t end = std::min(rows, begin + step);
+      const Slice slice{.begin = begin,
+                        .end = end,
+                        .logits = logits.slice(0, end - begin),
+                        .dlogits = dlogits.slice(0, end - begin)};
+      loss += run_slice(slice, log_probability, gradients);
+    }
+    return loss;
+  }
+
+ private:
+  struct Slice {
+    std::int64_t begin, end;
+    Tensor logits, dlogits;
+  };
+
+  double run_slice(const Slice& s, const Tensor& log_probability, const UnitGradients& gradients) const {
+    const Tensor x = hidden_.slice(s.begin, s.end), targets = targets_.slice(s.begin, s.end);
+    const Tensor& weight = head_.weight.as(hidden_.dtype());
+    backend_.linear().linear(LinearForward{.x = x, .weight = weight, .bias = {}, .y = s.logits});
+    const RowStatistics rows(backend_.memory(), s.end - s.begin, terms_.l2_wrap != 0);
+    backend_.loss().token_statistics({.logits = s.logits,
+                                      .targets = targets,
+                                      .first = head_.first,
+                                      .soft_cap = head_.soft_cap,
+                                      .maxima = rows.maxima,
+                                      .argmax = rows.argmax,
+                                      .sums = rows.sums.slice(0, rows.rows()),
+                                      .target_logits = rows.target_logits});
+    rows.combine(head_.reduce);
+    if (gradients.dhidden || gradients.dweight) {
+      backend_.loss().token_gradient({.logits = s.logits,
+                                      .targets = targets,
+                                      .first = head_.first,
+                                      .soft_cap = head_.soft_cap,
+                                      .maxima = rows.maxima,
+                                      .argmax = rows.argmax,
+                                      .log_sums = rows.log_sums,
+                                      .count = terms_.count,
+                                      .z_loss = terms_.z_loss,
+                                      .l2_wrap = terms_.l2_wrap,
+                                      .dlogits = s.dlogits});
+      const Target dx{gradients.dhidden ? gradients.dhidden.slice(s.begin, s.end) : Tensor(), false};
+      backend_.linear().linear(LinearBackward{.dy = s.dlogits,
+                                              .x = x,
+                                              .weight = weight,
+                                              .dx = dx,
+                                              .dweight = {gradients.dweight, s.begin > 0},
+                                              .dbias = {}});
+    }
+    return sum_losses(s, targets, rows, log_probability);
+  }
+
+  double sum_losses(const Slice& s, const Tensor& targets, const RowStatistics& rows,
+                    const Tensor& log_probability) const {
+    double loss = 0;
+    for (std::int64_t r = 0; r < rows.rows(); ++r) {
+      float& log_p = log_probability.data<float>()[s.begin + r];
+      log_p = 0;
+      if (targets.data<std::int32_t>()[r] < 0) continue;
+      const double log_sum = rows.log_sums.data<double>()[r];
+      const double negative = log_sum - rows.target_logits.data<double>()[r];
+      log_p = static_cast<float>(-negative);
+      loss += negative + terms_.z_loss * log_sum * log_sum;
+    }
+    return loss;
+  }
+
+  const Backend& backend_;
+  const Tensor& hidden_;
+  const Tensor& targets_;
+  const TokenHead& head_;
+  const TokenLossTerms& terms_;
+};
+
+}  // namespace
+
+TokenLossResult token_loss(Tape& tape, const Var& hidden, const Tensor& targets, const TokenHead& head,
+                           const TokenLossTerms& terms) {
+  const Backend& backend = tape.backend();
+  const std::int64_t rows = hidden.value().rows();
+  require_shape("token_loss: weight", head.weight.value(),
+                {head.weight.shape().front(), hidden.value().channels()});
+  require_shape("token_loss: targets", targets.reshape({targets.elements()}), {rows});
+  const DType type = logit_type(hidden.dtype());
+  UnitGradients gradients;
+  if (tape.recording() && hidden.wants_gradient())
+    gradients.dhidden = tape.empty(hidden.shape(), hidden.dtype());
+  if (tape.recording() && head.weight.trainable()) gradients.dweight = tape.empty(head.weight.shape(), type);
+
+  const Tensor log_probability = tape.empty({rows}, DType::f32), loss = tape.empty({}, type);
+  const Tensor flat_targets = targets.reshape({rows});
+  const double sum =
+      SlicedHead(backend, hidden.value(), flat_targets, head, terms).run(log_probability, gradients);
+  fill(loss, sum / terms.count);
+  Parameter& weight = head.weight;
+  const Var value =
+      tape.record("token_loss", {hidden, weight}, loss,
+                  [&backend, hidden, &weight, gradients](const Tensor& dloss, Gradients& into) {
+                    const double factor = convert(backend.memory(), dloss, DType::f64).data<double>()[0];
+                    if (gradients.dhidden) {
+                      if (factor != 1)
+                        backend.pointwise().scale(
+                            {.x = gradients.dhidden, .factor = factor, .to = {gradients.dhidden, false}});
+                      into.give(hidden, gradients.dhidden);
+                    }
+                    if (const Target dweight = into[weight])
+                      backend.pointwise().scale({.x = gradients.dweight, .factor = factor, .to = dweight});
+                  });
+  return {.loss = value, .log_probability = log_probability};
+}
+
+Tensor token_logits(const Backend& backend, const Tensor& hidden, const TokenHead& head) {
+  const Tensor logits(backend.memory(), {hidden.rows(), head.weight.shape().front()},
+                      logit_type(hidden.dtype()));
+  backend.linear().linear(
+      LinearForward{.x = hidden, .weight = head.weight.as(hidden.dtype()), .bias = {}, .y = logits});
+  if (head.soft_cap != 0) backend.loss().soft_cap({.logits = logits, .cap = head.soft_cap});
+  return logits;
+}
+
+}  // namespace bireme
