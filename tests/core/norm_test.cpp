@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "core/ops/pointwise/pointwise.h"
 #include "tests/support/devices.h"
 #include "tests/support/expect.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/golden.h"
 #include "tests/support/gradients.h"
 #include "tests/support/random_tensor.h"
 
@@ -43,6 +46,31 @@ OpCase residual_case(const Shape& shape, bool scaled, bool uses_sum = true, bool
             std::vector<Var> used;
             if (uses_sum) used.push_back(result.x);
             if (uses_norm) used.push_back(result.y);
+            return used;
+          }};
+}
+
+OpCase rms_norm_case(const Shape& shape) {
+  return {.inputs = {{random_normal(shape, {.mean = 0.5, .seed = 7})}},
+          .parameters = {random_normal({shape.back()}, {.mean = 1, .seed = 8})},
+          .run = [](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType type) -> std::vector<Var> {
+            return {rms_norm(tape, x[0], p[0], 1e-5f, type)};
+          }};
+}
+
+OpCase residual_rms_case(const Shape& shape, bool uses_sum, bool uses_norm, bool fused = true) {
+  return {.inputs = {{random_normal(shape, {.seed = 7}), true}, {random_normal(shape, {.seed = 10})}},
+          .parameters = {random_normal({shape.back()}, {.mean = 1, .seed = 8})},
+          .run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType type) -> std::vector<Var> {
+            std::vector<Var> used;
+            if (fused) {
+              const ResidualNorm result = residual_rms_norm(tape, x[0], x[1], p[0], 1e-5f, type);
+              if (uses_sum) used.push_back(result.x);
+              if (uses_norm) used.push_back(result.y);
+            } else {
+              const Var sum = residual_add(tape, x[0], x[1]);
+              used = {sum, rms_norm(tape, sum, p[0], 1e-5f, type)};
+            }
             return used;
           }};
 }
@@ -193,6 +221,74 @@ TEST_P(Norm, ResidualNormLeavesAGradientThatOthersHoldUntouched) {
   expect_identical(seed, before, "seed");
 }
 
+TEST_P(Norm, RmsNormGradientsMatchCentralDifferences) {
+  for (const Shape& shape : kShapes) {
+    SCOPED_TRACE(to_string(shape));
+    expect_gradients(backend(), rms_norm_case(shape));
+    expect_agrees_with_double(backend(), rms_norm_case(shape), DType::f32,
+                              shape.back() == 1 ? 1 : kFloatTolerance);
+    if (shape.back() > 1)
+      expect_agrees_with_double(backend(), rms_norm_case(shape), DType::bf16, kBf16Tolerance);
+  }
+}
+
+TEST_P(Norm, RmsNormMatchesTheReference) {
+  const Golden golden("llama/operators.h5");
+  const Tensor x = golden.tensor("rms_norm/inputs/x");
+  for (const DType type : {DType::f64, DType::f32}) {
+    ParameterSet p;
+    Parameter& gain = p.add({.name = "gain", .shape = {x.channels()}, .initial = {}, .partition = {}});
+    p.build(memory(), {.master = type});
+    copy(golden.tensor("rms_norm/inputs/weight"), gain.value());
+    p.begin_gradients();
+    Tape tape(backend());
+    const Var leaf = tape.leaf(convert(memory(), x, type));
+    const Var y =
+        rms_norm(tape, leaf, gain, static_cast<float>(golden.number("config", "rms_norm_eps")), type);
+    tape.backward(y, &p, {}, convert(memory(), golden.tensor("rms_norm/inputs/cotangent"), type));
+    const double t = type == DType::f64 ? 1e-10 : 1e-5;
+    expect_close(y.value(), golden.tensor("rms_norm/outputs/y"), t, 0, "y");
+    expect_close(tape.gradient(leaf), golden.tensor("rms_norm/grads/x"), t, 0, "gradient of x");
+    expect_close(gain.gradient(), golden.tensor("rms_norm/grads/weight"), t, 0, "gradient of the gain");
+  }
+}
+
+TEST_P(Norm, RmsNormInBf16RoundsBeforeTheGain) {
+  // x · r = 1.00390625 lies half-way between two bf16 numbers and rounds to 1; times 1.0078125 that stays
+  // exact. Rounding once, after the gain, would give 1.015625.
+  ParameterSet p;
+  Parameter& gain = p.add({.name = "gain", .shape = {2}, .initial = {}, .partition = {}});
+  p.build(memory(), {});
+  fill(gain.value(), 1.0078125);
+  const Tensor x(memory(), {1, 2}, DType::f32);
+  x.data<float>()[0] = 1.00390625f, x.data<float>()[1] = std::sqrt(2 - 1.00390625f * 1.00390625f);
+  Tape tape(backend());
+  const Var y = rms_norm(tape, Var(x), gain, 0, DType::bf16);
+  EXPECT_EQ(to_float(y.value().data<bf16>()[0]), 1.0078125f);
+}
+
+TEST_P(Norm, ResidualRmsNormGradientsMatchCentralDifferences) {
+  for (const Shape& shape : {Shape{3, 7}, Shape{4, 33}, Shape{1, 65}})
+    for (const auto& [sum, norm] : {std::pair{true, true}, std::pair{true, false}, std::pair{false, true}}) {
+      SCOPED_TRACE(to_string(shape) + (sum ? " sum" : "") + (norm ? " norm" : ""));
+      expect_gradients(backend(), residual_rms_case(shape, sum, norm));
+    }
+}
+
+TEST_P(Norm, ResidualRmsNormEqualsResidualAddThenRmsNorm) {
+  for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
+    const OpResult a = run_op(backend(), residual_rms_case({33, 100}, true, true), type),
+                   b = run_op(backend(), residual_rms_case({33, 100}, true, true, false), type);
+    for (std::size_t n = 0; n < 2; ++n) expect_identical(a.outputs[n], b.outputs[n], "output");
+    // The norm's part and the direct one are added with one rounding here, and two there.
+    const double t = type == DType::f64 ? 1e-15 : 1e-6;
+    expect_close(a.input_gradients[0], b.input_gradients[0], t, 0, "gradient of the stream");
+    expect_close(a.input_gradients[1], b.input_gradients[1], type == DType::bf16 ? 0x1p-8 : t, 0,
+                 "gradient of the branch");
+    expect_identical(a.parameter_gradients[0], b.parameter_gradients[0], "gradient of the gain");
+  }
+}
+
 TEST_P(Norm, L2NormalizeGradientsMatchCentralDifferences) {
   for (const Shape& shape : kShapes) {
     SCOPED_TRACE(to_string(shape));
@@ -272,6 +368,8 @@ TEST_P(Norm, EveryNormHasTheSameBitsOnAnyNumberOfThreads) {
   for (const DType type : {DType::f32, DType::bf16}) {
     expect_same_bits_on_any_number_of_threads(backend(), layer_norm_case({700, 96}), type);
     expect_same_bits_on_any_number_of_threads(backend(), residual_case({700, 96}, true), type);
+    expect_same_bits_on_any_number_of_threads(backend(), rms_norm_case({700, 96}), type);
+    expect_same_bits_on_any_number_of_threads(backend(), residual_rms_case({700, 96}, true, true), type);
     expect_same_bits_on_any_number_of_threads(backend(), l2_case({700, 96}), type);
     expect_same_bits_on_any_number_of_threads(backend(), weight_norm_case({700, 96}), type);
     expect_same_bits_on_any_number_of_threads(backend(), batch_norm_case({700, 96}), type);

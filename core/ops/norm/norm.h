@@ -22,6 +22,19 @@ struct ResidualNorm {
 ResidualNorm residual_layer_norm(Tape& tape, const Var& x, const Var& branch, const Tensor& scale,
                                  Parameter& gain, Parameter& bias, float epsilon, DType type);
 
+/// Root-mean-square normalisation over the last dimension (Zhang and Sennrich 2019): y = gain · x · r, r =
+/// (mean x² + epsilon)^(-1/2), statistics in fp32 (fp64). Where y is bf16, x · r is rounded before gain
+/// multiplies it, as in published bf16 models.
+/// @param x     [..., C], fp32, bf16 or fp64
+/// @param type  of y
+Var rms_norm(Tape& tape, const Var& x, Parameter& gain, float epsilon, DType type);
+
+/// A block's residual addition and the next rms_norm in one pass over memory, forward and backward.
+/// @param x       [R, C] residual stream, fp32 (or fp64)
+/// @param branch  [R, C], compute type
+ResidualNorm residual_rms_norm(Tape& tape, const Var& x, const Var& branch, Parameter& gain, float epsilon,
+                               DType type);
+
 /// u = x / max(‖x‖₂, 1e-12) for each row of [R, C].
 Var l2_normalize(Tape& tape, const Var& x);
 

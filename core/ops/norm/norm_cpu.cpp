@@ -9,6 +9,7 @@
 #include "core/ops/norm/batch_norm_cpu.h"
 #include "core/ops/norm/layer_norm_cpu.h"
 #include "core/ops/norm/norm_kernels.h"
+#include "core/ops/norm/rms_norm_cpu.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace bireme::cpu::HWY_NAMESPACE {
@@ -128,6 +129,14 @@ class CpuNorm final : public NormKernels {
   void layer_norm(const LayerNormBackward& a) const override {
     dispatch_floats(a.x.dtype(), a.dy.dtype(),
                     [&]<class X, class Y>(Type<X>, Type<Y>) { layer_norm_backward<X, Y>(a, memory_); });
+  }
+  void rms_norm(const RmsNormForward& a) const override {
+    dispatch_floats(a.x.dtype(), a.y.dtype(),
+                    [&]<class X, class Y>(Type<X>, Type<Y>) { rms_norm_forward<X, Y>(a); });
+  }
+  void rms_norm(const RmsNormBackward& a) const override {
+    dispatch_floats(a.x.dtype(), a.dy.dtype(),
+                    [&]<class X, class Y>(Type<X>, Type<Y>) { rms_norm_backward<X, Y>(a, memory_); });
   }
   void l2_normalize(const L2NormalizeForward& a) const override {
     dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { l2_normalize_forward<T>(a); });

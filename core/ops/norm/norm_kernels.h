@@ -35,6 +35,24 @@ struct LayerNormBackward {
   Target dgain, dbias;   // [C]
 };
 
+/// x_sum = x + branch, where there is a branch, and y = gain · x_sum · r for each row, r = (mean x_sum² +
+/// epsilon)^(-1/2). Where y is bf16, x_sum · r is rounded before it meets gain.
+struct RmsNormForward {
+  const Tensor &x, &branch;  // [R, C], residual type and compute type; branch undefined: none
+  const Tensor &gain;        // [C]
+  const Tensor &x_sum, &y;   // [R, C], residual type and compute type; x_sum undefined without a branch
+  const Tensor &reciprocal;  // [R]: r, kept for backward
+  float epsilon;
+};
+/// With u = dy · gain: dx = r · u - x · r³ · mean(u · x) + direct,   dgain = Σ dy · x · r
+struct RmsNormBackward {
+  const Tensor &dy, &x, &gain, &reciprocal;
+  const Tensor &direct;  // [R, C], a further gradient of x; undefined for none; may be dx itself
+  Target dx;             // [R, C], type of x
+  Target dbranch;        // [R, C]: dx, without what it held before; empty if not wanted
+  Target dgain;          // [C]
+};
+
 /// u = x / n, n = max(‖x‖, floor) for each row.
 struct L2NormalizeForward {
   const Tensor &x, &u;  // [R, C]
@@ -93,6 +111,8 @@ class NormKernels {
   virtual void layer_norm(const LayerNormForward &) const = 0;
   virtual void residual_layer_norm(const ResidualNormForward &) const = 0;
   virtual void layer_norm(const LayerNormBackward &) const = 0;
+  virtual void rms_norm(const RmsNormForward &) const = 0;
+  virtual void rms_norm(const RmsNormBackward &) const = 0;
   virtual void l2_normalize(const L2NormalizeForward &) const = 0;
   virtual void l2_normalize(const L2NormalizeBackward &) const = 0;
   virtual void weight_norm(const WeightNormForward &) const = 0;

@@ -1,6 +1,9 @@
 #include "core/ops/pointwise/pointwise.h"
 
+#include <cassert>
+
 #include "core/ops/pointwise/pointwise_kernels.h"
+#include "core/ops/pointwise/rotary.h"
 
 namespace bireme {
 
@@ -42,6 +45,30 @@ Var sigmoid_gate(Tape& tape, const Var& r, const Var& x) {
     kernels.sigmoid_gate(
         SigmoidGateBackward{.dy = dy, .r = r.value(), .x = x.value(), .dr = into[r], .dx = into[x]});
   });
+}
+
+Var silu_gate(Tape& tape, const Var& x) {
+  const PointwiseKernels& kernels = tape.backend().pointwise();
+  const Tensor y = tape.empty({x.value().rows(), x.value().channels() / 2}, x.dtype());
+  kernels.silu_gate(SiluGateForward{.x = x.value(), .y = y});
+  return tape.record("silu_gate", {x}, y, [&kernels, x](const Tensor& dy, Gradients& into) {
+    kernels.silu_gate(SiluGateBackward{.dy = dy, .x = x.value(), .dx = into[x]});
+  });
+}
+
+Var rotate(Tape& tape, const Var& x, const RotaryTable& table, const Tensor& positions, int heads) {
+  assert(heads * 2 * table.cosines.channels() <= x.value().channels());
+  assert(positions.elements() == x.value().rows());
+  const Backend& backend = tape.backend();
+  backend.pointwise().rotate({.x = x.value(), .table = table, .positions = positions, .heads = heads});
+  return tape.record(
+      "rotate", {x}, x.value(), [&backend, x, table, positions, heads](const Tensor& dy, Gradients& into) {
+        // A gradient that was handed to several is theirs as well.
+        const Tensor dx = dy.shared() ? clone(backend.memory(), dy) : dy;
+        backend.pointwise().rotate(
+            {.x = dx, .table = table, .positions = positions, .heads = heads, .backwards = true});
+        into.give(x, dx);
+      });
 }
 
 Var gelu(Tape& tape, const Var& x) {

@@ -13,6 +13,12 @@ Var add_bias(Tape& tape, const Var& x, Parameter& bias);
 /// y = σ(r) ∘ x.
 Var sigmoid_gate(Tape& tape, const Var& r, const Var& x);
 
+/// SwiGLU's product (Shazeer 2020): y = silu(a) ∘ b, silu(a) = a / (1 + exp(-a)). The way back rebuilds it
+/// from its inputs.
+/// @param x  [R, 2·F]: per row a, then b
+/// @return   [R, F]
+Var silu_gate(Tape& tape, const Var& x);
+
 /// x·Φ(x), exact.
 Var gelu(Tape& tape, const Var& x);
 

@@ -7,6 +7,7 @@
 #include "core/cpu/simd.h"
 #include "core/ops/dispatch.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
+#include "core/ops/pointwise/transformer_cpu.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace bireme::cpu::HWY_NAMESPACE {
@@ -28,6 +29,17 @@ void add_elements(const Add& a) {
   T* to = a.to.data<T>();
   over_elements(d, a.from.elements(), [&](std::int64_t i, auto part) HWY_ATTR {
     put(d, load(d, from + i, part), to + i, a.accumulate, part);
+  });
+}
+
+template <class X, class T>
+void scale_elements(const Scale& a) {
+  const Lanes<X> d;
+  const X* x = a.x.data<X>();
+  T* to = a.to.tensor.data<T>();
+  const auto factor = hn::Set(d, static_cast<Lane<X>>(a.factor));
+  over_elements(d, a.x.elements(), [&](std::int64_t i, auto part) HWY_ATTR {
+    put(d, hn::Mul(factor, load(d, x + i, part)), to + i, a.to.accumulate, part);
   });
 }
 
@@ -153,6 +165,10 @@ class CpuPointwise final : public PointwiseKernels {
     dispatch_floats(a.from.dtype(), a.to.dtype(),
                     [&]<class F, class T>(Type<F>, Type<T>) { add_elements<F, T>(a); });
   }
+  void scale(const Scale& a) const override {
+    dispatch_floats(a.x.dtype(), a.to.tensor.dtype(),
+                    [&]<class X, class T>(Type<X>, Type<T>) { scale_elements<X, T>(a); });
+  }
   void residual_add(const ResidualAddForward& a) const override {
     dispatch_floats(a.x.dtype(), a.branch.dtype(),
                     [&]<class X, class B>(Type<X>, Type<B>) { residual_add_forward<X, B>(a); });
@@ -172,6 +188,15 @@ class CpuPointwise final : public PointwiseKernels {
   }
   void sigmoid_gate(const SigmoidGateBackward& a) const override {
     dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) { sigmoid_gate_backward<T>(a); });
+  }
+  void silu_gate(const SiluGateForward& a) const override {
+    dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { silu_gate_forward<T>(a); });
+  }
+  void silu_gate(const SiluGateBackward& a) const override {
+    dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { silu_gate_backward<T>(a); });
+  }
+  void rotate(const Rotate& a) const override {
+    dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { rotate_rows<T>(a); });
   }
   void gelu(const GeluForward& a) const override {
     dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { gelu_forward<T>(a); });

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/autograd/tape.h"
+#include "core/ops/pointwise/rotary.h"
 
 namespace bireme {
 
@@ -9,6 +10,13 @@ struct Add {
   const Tensor& from;
   const Tensor& to;
   bool accumulate = true;
+};
+
+/// to (+)= factor · x; may be x itself.
+struct Scale {
+  const Tensor& x;
+  double factor;
+  Target to;
 };
 
 struct ResidualAddForward {
@@ -42,6 +50,27 @@ struct SigmoidGateBackward {
   Target dr, dx;
 };
 
+/// y = silu(a) ∘ b
+struct SiluGateForward {
+  const Tensor& x;  // [R, 2·F]: a, b
+  const Tensor& y;  // [R, F]
+};
+/// With σ = 1 / (1 + exp(-a)): db = dy · a·σ;  da = dy · b·σ·(1 + a·(1 - σ))
+struct SiluGateBackward {
+  const Tensor &dy, &x;
+  Target dx;
+};
+
+/// In the first `heads` heads of each row: (x_j, x_{j+d/2}) turned by the angle of the row's position, or
+/// back.
+struct Rotate {
+  const Tensor& x;  // [R, ≥ heads · d], in place
+  const RotaryTable& table;
+  const Tensor& positions;  // [R] i32
+  std::int64_t heads;
+  bool backwards = false;
+};
+
 struct GeluForward {
   const Tensor &x, &y;
 };
@@ -55,12 +84,16 @@ class PointwiseKernels {
  public:
   virtual ~PointwiseKernels() = default;
   virtual void add(const Add&) const = 0;
+  virtual void scale(const Scale&) const = 0;
   virtual void residual_add(const ResidualAddForward&) const = 0;
   virtual void residual_add(const ResidualAddBackward&) const = 0;
   virtual void add_bias(const AddBias&) const = 0;
   virtual void add_bias(const AddBiasBackward&) const = 0;
   virtual void sigmoid_gate(const SigmoidGateForward&) const = 0;
   virtual void sigmoid_gate(const SigmoidGateBackward&) const = 0;
+  virtual void silu_gate(const SiluGateForward&) const = 0;
+  virtual void silu_gate(const SiluGateBackward&) const = 0;
+  virtual void rotate(const Rotate&) const = 0;
   virtual void gelu(const GeluForward&) const = 0;
   virtual void gelu(const GeluBackward&) const = 0;
 };
