@@ -85,7 +85,7 @@ TEST_P(TokenLossOp, SlicesMakeUpTheWhole) {
 TEST_P(TokenLossOp, LogProbabilitiesAreThoseOfTheTargets) {
   const Sizes sizes{8, 12, 4};
   ParameterSet p;
-  Parameter& weight = p.add({.name = "w", .shape = {12, 4}, .initial = {Initializer::Law::normal, 1}});
+  Parameter& weight = p.add({.name = "w", .shape = {12, 4}, .initial = {Initializer::Law::normal, 1}, .partition = {}});
   p.build(memory(), {.master = DType::f64});
   p.initialize(1);
   Tape tape(backend(), Tape::Mode::inference);
@@ -110,7 +110,7 @@ TEST_P(TokenLossOp, L2WrapMatchesTheReferenceAndScalesLikeTheLoss) {
   const std::int64_t classes = logits.channels(), rows = logits.rows();
   const auto gradient = [&](DType type, double l2_wrap, double factor, double* loss) {
     ParameterSet p;  // the unit matrix: logits are what goes in
-    Parameter& weight = p.add({.name = "w", .shape = {classes, classes}});
+    Parameter& weight = p.add({.name = "w", .shape = {classes, classes}, .initial = {}, .partition = {}});
     p.build(memory(), {.master = type});
     for (std::int64_t i = 0; i < classes; ++i) {
       if (type == DType::f64) weight.value().data<double>()[i * (classes + 1)] = 1;

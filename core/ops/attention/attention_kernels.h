@@ -1,6 +1,9 @@
 #pragma once
 
+#include <span>
+
 #include "core/ops/attention/attention.h"
+#include "core/ops/attention/causal_attention.h"
 
 namespace bireme {
 
@@ -29,12 +32,50 @@ struct AttentionWeights {
   const Tensor& weights;  // [count, H, length, length] fp32
 };
 
+/// Row t of a sequence sees its columns first[t] … t.
+struct CausalAttentionForward {
+  const Tensor& qkv;  // [B·T, (H + 2·G)·d]
+  AttentionHeads heads;
+  std::int64_t length;    // T
+  const Tensor& first;    // [B·T] i32, not falling within a sequence; or undefined for 0
+  const Tensor& y;        // [B·T, H·d]
+  const Tensor& log_sum;  // [B·T, H] fp32 (fp64), for the way back; or undefined
+};
+/// As AttentionBackward; dk and dv of a head are sums over its group of query heads.
+struct CausalAttentionBackward {
+  const Tensor &dy, &qkv, &y, &log_sum;
+  AttentionHeads heads;
+  std::int64_t length;
+  const Tensor& first;
+  Target dqkv;
+};
+
+/// Keys and values of n more tokens of each sequence into columns lengths[b] … lengths[b] + n - 1.
+struct AppendToCache {
+  const Tensor& qkv;  // [B·n, (H + 2·G)·d]
+  AttentionHeads heads;
+  std::span<const std::int64_t> lengths;  // of each sequence
+  const Tensor &keys, &values;            // [B, G, capacity, d]
+};
+/// Row i of the n of sequence b sees columns 0 … lengths[b] + i, which hold its own key and value already.
+struct CachedAttention {
+  const Tensor& qkv;
+  AttentionHeads heads;
+  std::span<const std::int64_t> lengths;  // before the n tokens
+  const Tensor &keys, &values;
+  const Tensor& y;  // [B·n, H·d]
+};
+
 class AttentionKernels {
  public:
   virtual ~AttentionKernels() = default;
   virtual void attention(const AttentionForward&) const = 0;
   virtual void attention(const AttentionBackward&) const = 0;
   virtual void weights(const AttentionWeights&) const = 0;
+  virtual void causal_attention(const CausalAttentionForward&) const = 0;
+  virtual void causal_attention(const CausalAttentionBackward&) const = 0;
+  virtual void append(const AppendToCache&) const = 0;
+  virtual void cached_attention(const CachedAttention&) const = 0;
 };
 
 }  // namespace bireme

@@ -1,0 +1,35 @@
+#include "core/ops/attention/causal_attention.h"
+
+#include <cassert>
+
+#include "core/ops/attention/attention_kernels.h"
+
+namespace bireme {
+
+Var causal_attention(Tape& tape, const Var& qkv, const AttentionHeads& heads, std::int64_t length,
+                     const Tensor& first) {
+  const std::int64_t rows = qkv.value().rows();
+  require_shape("causal_attention: qkv", qkv.value(), {rows, heads.channels()});
+  assert(heads.queries % heads.keys == 0 && rows % length == 0);
+  assert(!first || first.elements() == rows);
+  const AttentionKernels& kernels = tape.backend().attention();
+  const Tensor y = tape.empty({rows, heads.queries * heads.dimension}, qkv.dtype());
+  const DType sum_type = qkv.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const bool keeps = tape.recording() && qkv.wants_gradient();
+  const Tensor log_sum = keeps ? tape.empty({rows, heads.queries}, sum_type) : Tensor();
+  kernels.causal_attention(CausalAttentionForward{
+      .qkv = qkv.value(), .heads = heads, .length = length, .first = first, .y = y, .log_sum = log_sum});
+  return tape.record("causal_attention", {qkv}, y,
+                     [&kernels, qkv, y, log_sum, heads, length, first](const Tensor& dy, Gradients& into) {
+                       kernels.causal_attention(CausalAttentionBackward{.dy = dy,
+                                                                        .qkv = qkv.value(),
+                                                                        .y = y,
+                                                                        .log_sum = log_sum,
+                                                                        .heads = heads,
+                                                                        .length = length,
+                                                                        .first = first,
+                                                                        .dqkv = into[qkv]});
+                     });
+}
+
+}  // namespace bireme
