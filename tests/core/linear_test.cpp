@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "tests/support/devices.h"
+#include "tests/support/expect.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/gradients.h"
 #include "tests/support/random_tensor.h"
@@ -73,6 +76,30 @@ TEST_P(Linear, AgreesWithDouble) {
       if (backend().has_fast_bf16())
         expect_agrees_with_double(backend(), op, DType::bf16, 0.015);  // roundings of 2⁻⁹
     }
+  }
+}
+
+TEST_P(Linear, ARowDoesNotDependOnHowManyAreWithIt) {
+  // Decoding: up to eight rows, each of which must come out as if it were alone.
+  constexpr std::int64_t kIn = 77, kOut = 43;
+  for (const DType type : {DType::f32, DType::bf16}) {
+    ParameterSet p;
+    Parameter& weight = p.add({.name = "w", .shape = {kOut, kIn}, .initial = {}, .partition = {}});
+    Parameter& bias = p.add({.name = "b", .shape = {kOut}, .initial = {}, .partition = {}});
+    p.build(memory(), {.gradients = false, .bf16_copy = true});
+    copy(random_normal({kOut, kIn}, {.seed = 2}), weight.value());
+    copy(random_normal({kOut}, {.seed = 3}), bias.value());
+    p.refresh_bf16();
+    const Tensor x = convert(memory(), random_normal({8, kIn}), type);
+    Tape tape(backend(), Tape::Mode::inference);
+    const Tensor all = linear(tape, Var(x), weight, &bias).value();
+    for (std::int64_t rows = 1; rows < 8; ++rows)
+      expect_identical(linear(tape, Var(x.slice(8 - rows, 8)), weight, &bias).value(), all.slice(8 - rows, 8),
+                       std::to_string(rows) + " rows");
+  }
+  for (std::int64_t rows = 1; rows <= 8; ++rows) {
+    expect_agrees_with_double(backend(), linear_case({rows, kIn, kOut}, false), DType::f32, 2e-6);
+    expect_agrees_with_double(backend(), product_case({rows, kIn, kOut}), DType::f32, 2e-6);
   }
 }
 

@@ -4,6 +4,7 @@
 #include "core/cpu/onednn.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/partial_sums.h"
+#include "core/cpu/thin_products.h"
 #include "core/ops/dispatch.h"
 #include "core/ops/linear/linear_kernels.h"
 
@@ -187,8 +188,17 @@ class CpuLinear final : public LinearKernels {
       forward_f64(product, a.x, a.weight, a.bias, a.y);
       return;
     }
-    products_.run(product, a.x.raw(), a.weight.raw(), a.y.raw(),
-                  a.bias.defined() ? a.bias.data<float>() : nullptr);
+    const float* bias = a.bias.defined() ? a.bias.data<float>() : nullptr;
+    if (product.m <= kThinRows) {
+      run_thin_product({.rows = product.m,
+                        .in = product.k,
+                        .out = product.n,
+                        .input = product.input,
+                        .output = product.output},
+                       a.x.raw(), a.weight.raw(), bias, a.y.raw());
+      return;
+    }
+    products_.run(product, a.x.raw(), a.weight.raw(), a.y.raw(), bias);
   }
 
   void linear(const LinearBackward& a) const override {

@@ -1,0 +1,110 @@
+#include "core/cpu/thin_products.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/cpu/thin_products.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h, which includes this file again for each instruction set.
+#include <vector>
+
+#include "core/cpu/parallel.h"
+#include "core/cpu/simd.h"
+#include "core/ops/dispatch.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace bireme::cpu::HWY_NAMESPACE {
+namespace {
+
+/// Outputs [first, first + Outputs) of Rows rows: all sums stay in registers while W's rows go by.
+template <int Rows, int Outputs, class T, class Y>
+HWY_INLINE void thin_tile(const float* x, const T* weight, const float* bias, Y* y, std::int64_t in,
+                          std::int64_t out) {
+  const Lanes<float> d;
+  using V = hn::Vec<Lanes<float>>;
+  V sums[Rows][Outputs];
+  for (auto& row : sums)
+    for (V& entry : row) entry = hn::Zero(d);
+  for_vectors(d, in, [&](std::int64_t c, auto part) HWY_ATTR {
+    V w[Outputs];
+    for (int o = 0; o < Outputs; ++o) w[o] = load(d, weight + o * in + c, part);
+    for (int r = 0; r < Rows; ++r) {
+      const auto v = load(d, x + r * in + c, part);
+      for (int o = 0; o < Outputs; ++o) sums[r][o] = hn::MulAdd(v, w[o], sums[r][o]);
+    }
+  });
+  for (int r = 0; r < Rows; ++r) {
+    for (int o = 0; o < Outputs; ++o) {
+      const float value = sum(d, sums[r][o]) + (bias != nullptr ? bias[o] : 0.0F);
+      if constexpr (std::is_same_v<Y, bf16>) {
+        y[r * out + o] = to_bf16(value);
+      } else {
+        y[r * out + o] = value;
+      }
+    }
+  }
+}
+
+template <int Rows, class T, class Y>
+void thin_rows(const ThinProduct& p, const float* x, const T* weight, const float* bias, Y* y) {
+  // Enough sums in flight to hide the latency of a multiply-add, and no more than there are registers.
+  constexpr int kOutputs = Rows == 1 ? 8 : Rows <= 4 ? 4 : 2;
+  parallel_rows(p.out, p.in * std::int64_t{sizeof(T)}, [&](std::int64_t begin, std::int64_t end) {
+    const auto bias_at = [bias](std::int64_t o) { return bias != nullptr ? bias + o : nullptr; };
+    std::int64_t o = begin;
+    for (; o + kOutputs <= end; o += kOutputs)
+      thin_tile<Rows, kOutputs>(x, weight + o * p.in, bias_at(o), y + o, p.in, p.out);
+    for (; o < end; ++o) thin_tile<Rows, 1>(x, weight + o * p.in, bias_at(o), y + o, p.in, p.out);
+  });
+}
+
+template <class T, class Y>
+void thin_product(const ThinProduct& p, const T* x, const T* weight, const float* bias, Y* y) {
+  static thread_local std::vector<float> widened;
+  const float* rows = nullptr;
+  if constexpr (std::is_same_v<T, bf16>) {
+    widened.resize(static_cast<std::size_t>(p.rows * p.in));
+    for (std::size_t i = 0; i < widened.size(); ++i) widened[i] = to_float(x[i]);
+    rows = widened.data();
+  } else {
+    rows = x;
+  }
+  switch (p.rows) {
+    case 1: thin_rows<1>(p, rows, weight, bias, y); return;
+    case 2: thin_rows<2>(p, rows, weight, bias, y); return;
+    case 3: thin_rows<3>(p, rows, weight, bias, y); return;
+    case 4: thin_rows<4>(p, rows, weight, bias, y); return;
+    case 5: thin_rows<5>(p, rows, weight, bias, y); return;
+    case 6: thin_rows<6>(p, rows, weight, bias, y); return;
+    case 7: thin_rows<7>(p, rows, weight, bias, y); return;
+    default: thin_rows<8>(p, rows, weight, bias, y); return;
+  }
+}
+
+}  // namespace
+
+void run_thin_product(const ThinProduct& p, const void* x, const void* weight, const float* bias, void* y) {
+  dispatch_float(p.input, [&]<class T>(Type<T>) {
+    if constexpr (!std::is_same_v<T, double>) {
+      const T *from = static_cast<const T*>(x), *w = static_cast<const T*>(weight);
+      if (p.output == DType::bf16) {
+        thin_product(p, from, w, bias, static_cast<bf16*>(y));
+      } else {
+        thin_product(p, from, w, bias, static_cast<float*>(y));
+      }
+    }
+  });
+}
+
+}  // namespace bireme::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace bireme::cpu {
+
+HWY_EXPORT(run_thin_product);
+void run_thin_product(const ThinProduct& product, const void* x, const void* weight, const float* bias,
+                      void* y) {
+  HWY_DYNAMIC_DISPATCH(run_thin_product)(product, x, weight, bias, y);
+}
+
+}  // namespace bireme::cpu
+#endif
