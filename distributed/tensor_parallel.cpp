@@ -33,13 +33,14 @@ Parameter& add_weight(ParameterSet& parameters, const LinearOptions& options, co
                          .decays = true});
 }
 
-Parameter& add_bias_parameter(ParameterSet& parameters, const LinearOptions& options,
+Parameter* add_bias_parameter(ParameterSet& parameters, const LinearOptions& options,
                               const Partition& partition) {
-  return parameters.add({.name = options.name + ".bias",
-                         .shape = {options.out},
-                         .initial = options.bias,
-                         .partition = partition,
-                         .decays = false});
+  if (!options.has_bias) return nullptr;
+  return &parameters.add({.name = options.name + ".bias",
+                          .shape = {options.out},
+                          .initial = options.bias,
+                          .partition = partition,
+                          .decays = false});
 }
 
 Partition split_outputs(const LinearOptions& options, const Communicator& tensor) {
@@ -71,11 +72,11 @@ ColumnLinear::ColumnLinear(ParameterSet& parameters, const LinearOptions& option
       bias_(add_bias_parameter(parameters, options, split_outputs(options, tensor))) {}
 
 Var ColumnLinear::forward(Tape& tape, const Var& x) const {
-  return linear(tape, copy_to(tape, x, tensor_), weight_, &bias_);
+  return linear(tape, copy_to(tape, x, tensor_), weight_, bias_);
 }
 
 Var ColumnLinear::forward_gelu(Tape& tape, const Var& x) const {
-  return linear_gelu(tape, copy_to(tape, x, tensor_), weight_, bias_);
+  return linear_gelu(tape, copy_to(tape, x, tensor_), weight_, *bias_);
 }
 
 RowLinear::RowLinear(ParameterSet& parameters, const LinearOptions& options, Communicator& tensor)
@@ -84,8 +85,9 @@ RowLinear::RowLinear(ParameterSet& parameters, const LinearOptions& options, Com
       bias_(add_bias_parameter(parameters, options, {})) {}
 
 Var RowLinear::forward(Tape& tape, const Var& x) const {
-  if (tensor_.size() == 1) return linear(tape, x, weight_, &bias_);
-  return add_bias(tape, reduce_from(tape, linear(tape, x, weight_, nullptr), tensor_), bias_);
+  if (tensor_.size() == 1) return linear(tape, x, weight_, bias_);
+  const Var sum = reduce_from(tape, linear(tape, x, weight_, nullptr), tensor_);
+  return bias_ != nullptr ? add_bias(tape, sum, *bias_) : sum;
 }
 
 }  // namespace bireme

@@ -16,6 +16,7 @@ struct LinearOptions {
   Initializer weight;
   Initializer bias;
   Blocks blocks = 1;  ///< logical blocks of the outputs, each split over ranks by itself
+  bool has_bias = true;
 };
 
 /// @throws Error (usage) naming parallel.tensor and the degrees that would do, when `degree` ranks cannot
@@ -39,7 +40,7 @@ class ColumnLinear {
  private:
   Communicator& tensor_;
   Parameter& weight_;
-  Parameter& bias_;
+  Parameter* bias_;  // or null
 };
 
 /// y = x·Wᵀ + b with the *inputs* split over the ranks: each holds in / size columns of W, and the partial
@@ -56,7 +57,7 @@ class RowLinear {
  private:
   Communicator& tensor_;
   Parameter& weight_;
-  Parameter& bias_;
+  Parameter* bias_;  // or null
 };
 
 }  // namespace bireme

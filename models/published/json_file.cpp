@@ -72,6 +72,17 @@ std::vector<double> JsonFile::numbers(const char* key) const {
   return numbers;
 }
 
+std::vector<std::int64_t> JsonFile::integers(const char* key) const {
+  if (!has(key)) return {};
+  if (!value(key).is_array()) return {integer(key)};
+  std::vector<std::int64_t> integers;
+  for (const nlohmann::json& entry : value(key)) {
+    if (!entry.is_number_integer()) wrong_type(key, "an integer or a list of integers");
+    integers.push_back(entry.get<std::int64_t>());
+  }
+  return integers;
+}
+
 std::pair<std::int64_t, std::int64_t> JsonFile::size(const char* key) const {
   if (!value(key).is_array()) return {integer(key), integer(key)};
   const std::vector<double> sides = numbers(key);

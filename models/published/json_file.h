@@ -29,6 +29,8 @@ class JsonFile {
     return has(key) ? text(key) : fallback;
   }
   std::vector<double> numbers(const char* key) const;
+  /// One integer, or a list of them; none where the key is absent.
+  std::vector<std::int64_t> integers(const char* key) const;
   /// One integer for both, or a list of two: height, width.
   std::pair<std::int64_t, std::int64_t> size(const char* key) const;
   JsonFile object(const char* key) const;
