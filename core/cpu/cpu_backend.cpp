@@ -7,9 +7,11 @@
 #include "core/ops/embedding/embedding_kernels.h"
 #include "core/ops/linear/linear_kernels.h"
 #include "core/ops/loss/loss_kernels.h"
+#include "core/ops/mlstm/mlstm_kernels.h"
 #include "core/ops/norm/norm_kernels.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
 #include "core/ops/token_shift/token_shift_kernels.h"
+#include "core/ops/slstm/slstm_kernels.h"
 #include "core/ops/update/update_kernels.h"
 #include "core/ops/wkv/wkv_kernels.h"
 
@@ -30,7 +32,9 @@ class CpuBackend final : public Backend {
         loss_(cpu::make_loss(*memory_)),
         update_(cpu::make_update(*memory_)),
         wkv_(cpu::make_wkv(*memory_)),
-        token_shift_(cpu::make_token_shift(*memory_)) {}
+        token_shift_(cpu::make_token_shift(*memory_)),
+        mlstm_(cpu::make_mlstm(*memory_)),
+        slstm_(cpu::make_slstm(*memory_)) {}
 
   Memory& memory() const override { return *memory_; }
   const NormKernels& norm() const override { return *norm_; }
@@ -40,6 +44,8 @@ class CpuBackend final : public Backend {
   const EmbeddingKernels& embedding() const override { return *embedding_; }
   const ConvolutionKernels& convolution() const override { return *convolution_; }
   const LossKernels& loss() const override { return *loss_; }
+  const MlstmKernels& mlstm() const override { return *mlstm_; }
+  const SlstmKernels& slstm() const override { return *slstm_; }
   const UpdateKernels& update() const override { return *update_; }
   const WkvKernels& wkv() const override { return *wkv_; }
   const TokenShiftKernels& token_shift() const override { return *token_shift_; }
@@ -57,6 +63,8 @@ class CpuBackend final : public Backend {
   std::unique_ptr<UpdateKernels> update_;
   std::unique_ptr<WkvKernels> wkv_;
   std::unique_ptr<TokenShiftKernels> token_shift_;
+  std::unique_ptr<MlstmKernels> mlstm_;
+  std::unique_ptr<SlstmKernels> slstm_;
 };
 
 }  // namespace

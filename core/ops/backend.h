@@ -13,6 +13,8 @@ class PointwiseKernels;
 class EmbeddingKernels;
 class ConvolutionKernels;
 class LossKernels;
+class MlstmKernels;
+class SlstmKernels;
 class UpdateKernels;
 class WkvKernels;
 class TokenShiftKernels;
@@ -31,6 +33,8 @@ class Backend {
   virtual const EmbeddingKernels& embedding() const = 0;
   virtual const ConvolutionKernels& convolution() const = 0;
   virtual const LossKernels& loss() const = 0;
+  virtual const MlstmKernels& mlstm() const = 0;
+  virtual const SlstmKernels& slstm() const = 0;
   virtual const UpdateKernels& update() const = 0;
   virtual const WkvKernels& wkv() const = 0;
   virtual const TokenShiftKernels& token_shift() const = 0;
