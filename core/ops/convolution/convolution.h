@@ -14,4 +14,14 @@ namespace bireme {
 /// @return        [Σ n·⌊H/p⌋·⌊W/p⌋, C·p²] in `type`
 Var extract_patches(Tape& tape, const std::vector<Var>& images, int patch, DType type);
 
+/// Depthwise convolution over the past, with SiLU on top if asked for:
+///     y[t, c] = act(b[c] + Σ_j W[c, 0, j] · x[t - K + 1 + j, c]),   zeros before the first token
+/// @param x       [B·T, C]
+/// @param weight  [C, 1, K]
+/// @param bias    [C]
+/// @param before  [B, K - 1, C], type of x: what came before x, in inference; no gradient. Undefined: zeros
+/// @param starts  [B, T] u8, 1 where a document begins: taps before it read zero. Undefined: nowhere
+Var causal_convolution(Tape& tape, const Var& x, Parameter& weight, Parameter& bias, const Tensor& before,
+                       const Tensor& starts, std::int64_t sequences, bool silu);
+
 }  // namespace bireme

@@ -2,6 +2,7 @@
 
 #include "core/cpu/cpu_kernels.h"
 #include "core/cpu/parallel.h"
+#include "core/ops/convolution/causal_convolution_cpu.h"
 #include "core/ops/convolution/convolution_kernels.h"
 #include "core/ops/dispatch.h"
 
@@ -42,6 +43,13 @@ void for_runs(const Shape& images, std::int64_t patch, F f) {
 
 class CpuConvolution final : public ConvolutionKernels {
  public:
+  explicit CpuConvolution(Memory& memory) : memory_(memory) {}
+
+  void causal_convolution(const CausalConvolutionForward& a) const override { cpu::causal_convolution(a); }
+  void causal_convolution(const CausalConvolutionBackward& a) const override {
+    cpu::causal_convolution(a, memory_);
+  }
+
   void extract_patches(const ExtractPatchesForward& a) const override {
     dispatch_float(a.y.dtype(), [&]<class T>(Type<T>) {
       const Lane<T>* images = a.images.data<Lane<T>>();
@@ -63,10 +71,15 @@ class CpuConvolution final : public ConvolutionKernels {
       });
     });
   }
+
+ private:
+  Memory& memory_;
 };
 
 }  // namespace
 
-std::unique_ptr<ConvolutionKernels> make_convolution(Memory&) { return std::make_unique<CpuConvolution>(); }
+std::unique_ptr<ConvolutionKernels> make_convolution(Memory& memory) {
+  return std::make_unique<CpuConvolution>(memory);
+}
 
 }  // namespace bireme::cpu

@@ -6,6 +6,7 @@
 #include "core/cpu/partial_sums.h"
 #include "core/cpu/thin_products.h"
 #include "core/ops/dispatch.h"
+#include "core/ops/linear/block_linear_cpu.h"
 #include "core/ops/linear/linear_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -211,6 +212,13 @@ class CpuLinear final : public LinearKernels {
     }
     input_and_weight_gradients(a.dy, a.x, a.weight, a.dx, a.dweight);
   }
+
+  void block_linear(const BlockLinearForward& a) const override { cpu::block_linear(a); }
+  void block_linear(const BlockLinearBackward& a) const override { cpu::block_linear(a, memory_); }
+  void gate_products(const GateProductsForward& a) const override { cpu::gate_products(a); }
+  void gate_products(const GateProductsBackward& a) const override { cpu::gate_products(a, memory_); }
+  void cap_gates(const CapGatesForward& a) const override { cpu::cap_gates(a); }
+  void cap_gates(const CapGatesBackward& a) const override { cpu::cap_gates(a, memory_); }
 
   void linear_gelu(const LinearGeluForward& a) const override {
     if (a.x.dtype() == DType::f64) {

@@ -35,6 +35,15 @@ Var rms_norm(Tape& tape, const Var& x, Parameter& gain, float epsilon, DType typ
 ResidualNorm residual_rms_norm(Tape& tape, const Var& x, const Var& branch, Parameter& gain, float epsilon,
                                DType type);
 
+/// Layer normalisation of each group of channels by itself, without bias: y = (x - mean) · r · (gain +
+/// offset), mean and r of the group. With one group a layer norm over the row, with as many groups as heads a
+/// norm of each head.
+/// @param x       [..., C], fp32, bf16 or fp64; C a multiple of `groups`
+/// @param offset  1 where gains are stored as their distance from 1, else 0
+/// @param type    of y
+Var group_norm(Tape& tape, const Var& x, std::int64_t groups, Parameter& gain, float offset, float epsilon,
+               DType type);
+
 /// u = x / max(‖x‖₂, 1e-12) for each row of [R, C].
 Var l2_normalize(Tape& tape, const Var& x);
 

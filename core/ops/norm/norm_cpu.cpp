@@ -7,6 +7,7 @@
 #include "core/cpu/simd.h"
 #include "core/ops/dispatch.h"
 #include "core/ops/norm/batch_norm_cpu.h"
+#include "core/ops/norm/group_norm_cpu.h"
 #include "core/ops/norm/layer_norm_cpu.h"
 #include "core/ops/norm/norm_kernels.h"
 #include "core/ops/norm/rms_norm_cpu.h"
@@ -137,6 +138,14 @@ class CpuNorm final : public NormKernels {
   void rms_norm(const RmsNormBackward& a) const override {
     dispatch_floats(a.x.dtype(), a.dy.dtype(),
                     [&]<class X, class Y>(Type<X>, Type<Y>) { rms_norm_backward<X, Y>(a, memory_); });
+  }
+  void group_norm(const GroupNormForward& a) const override {
+    dispatch_floats(a.x.dtype(), a.y.dtype(),
+                    [&]<class X, class Y>(Type<X>, Type<Y>) { group_norm_forward<X, Y>(a); });
+  }
+  void group_norm(const GroupNormBackward& a) const override {
+    dispatch_floats(a.x.dtype(), a.dy.dtype(),
+                    [&]<class X, class Y>(Type<X>, Type<Y>) { group_norm_backward<X, Y>(a, memory_); });
   }
   void l2_normalize(const L2NormalizeForward& a) const override {
     dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { l2_normalize_forward<T>(a); });

@@ -53,6 +53,19 @@ struct RmsNormBackward {
   Target dgain;          // [C]
 };
 
+/// y = (x - mean) · r · (gain + offset), with mean and r of each row's groups of C / groups channels.
+struct GroupNormForward {
+  const Tensor &x, &gain, &y;       // [R, C], [C], [R, C]
+  const Tensor &mean, &reciprocal;  // [R, groups], kept for backward
+  float offset, epsilon;
+};
+/// As LayerNormBackward, within each group.
+struct GroupNormBackward {
+  const Tensor &dy, &x, &gain, &mean, &reciprocal;
+  float offset;
+  Target dx, dgain;
+};
+
 /// u = x / n, n = max(‖x‖, floor) for each row.
 struct L2NormalizeForward {
   const Tensor &x, &u;  // [R, C]
@@ -113,6 +126,8 @@ class NormKernels {
   virtual void layer_norm(const LayerNormBackward &) const = 0;
   virtual void rms_norm(const RmsNormForward &) const = 0;
   virtual void rms_norm(const RmsNormBackward &) const = 0;
+  virtual void group_norm(const GroupNormForward &) const = 0;
+  virtual void group_norm(const GroupNormBackward &) const = 0;
   virtual void l2_normalize(const L2NormalizeForward &) const = 0;
   virtual void l2_normalize(const L2NormalizeBackward &) const = 0;
   virtual void weight_norm(const WeightNormForward &) const = 0;

@@ -19,6 +19,19 @@ Var sigmoid_gate(Tape& tape, const Var& r, const Var& x);
 /// @return   [R, F]
 Var silu_gate(Tape& tape, const Var& x);
 
+/// y = (h + skip ∘ u) ∘ silu(z), silu(z) = z·σ(z): what an mLSTM block does with its cell's output.
+/// @param h, u, z  [R, C]
+/// @param skip     [C]
+Var skip_gate(Tape& tape, const Var& h, const Var& u, Parameter& skip, const Var& z);
+
+/// The activation of a gated feed-forward layer.
+enum class Activation { gelu, silu, relu, squared_relu, sigmoid, selu };
+
+/// y = act(a) ∘ b.
+/// @param x  [R, 2·F]: per row a, then b
+/// @return   [R, F]
+Var activation_gate(Tape& tape, const Var& x, Activation activation);
+
 /// x·Φ(x), exact.
 Var gelu(Tape& tape, const Var& x);
 

@@ -6,6 +6,7 @@
 #include "core/cpu/partial_sums.h"
 #include "core/cpu/simd.h"
 #include "core/ops/dispatch.h"
+#include "core/ops/pointwise/gates_cpu.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
 #include "core/ops/pointwise/transformer_cpu.h"
 
@@ -197,6 +198,18 @@ class CpuPointwise final : public PointwiseKernels {
   }
   void rotate(const Rotate& a) const override {
     dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { rotate_rows<T>(a); });
+  }
+  void skip_gate(const SkipGateForward& a) const override {
+    dispatch_float(a.h.dtype(), [&]<class T>(Type<T>) { skip_gate_forward<T>(a); });
+  }
+  void skip_gate(const SkipGateBackward& a) const override {
+    dispatch_float(a.h.dtype(), [&]<class T>(Type<T>) { skip_gate_backward<T>(a, memory_); });
+  }
+  void activation_gate(const ActivationGateForward& a) const override {
+    dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { activation_gate_forward<T>(a); });
+  }
+  void activation_gate(const ActivationGateBackward& a) const override {
+    dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { activation_gate_backward<T>(a); });
   }
   void gelu(const GeluForward& a) const override {
     dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) { gelu_forward<T>(a); });

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/autograd/tape.h"
+#include "core/ops/pointwise/pointwise.h"
 #include "core/ops/pointwise/rotary.h"
 
 namespace bireme {
@@ -71,6 +72,28 @@ struct Rotate {
   bool backwards = false;
 };
 
+/// y = (h + skip ∘ u) ∘ silu(z)
+struct SkipGateForward {
+  const Tensor &h, &u, &skip, &z, &y;
+};
+/// With s = silu(z): dh = dy ∘ s,  du = dh ∘ skip,  dskip = Σ dh ∘ u,  dz = dy ∘ (h + skip ∘ u) ∘ silu'(z)
+struct SkipGateBackward {
+  const Tensor &dy, &h, &u, &skip, &z;
+  Target dh, du, dskip, dz;
+};
+
+/// y = act(a) ∘ b of x = [a, b]
+struct ActivationGateForward {
+  const Tensor &x, &y;
+  Activation activation;
+};
+/// da = dy ∘ b ∘ act'(a),  db = dy ∘ act(a)
+struct ActivationGateBackward {
+  const Tensor &dy, &x;
+  Activation activation;
+  Target dx;
+};
+
 struct GeluForward {
   const Tensor &x, &y;
 };
@@ -94,6 +117,10 @@ class PointwiseKernels {
   virtual void silu_gate(const SiluGateForward&) const = 0;
   virtual void silu_gate(const SiluGateBackward&) const = 0;
   virtual void rotate(const Rotate&) const = 0;
+  virtual void skip_gate(const SkipGateForward&) const = 0;
+  virtual void skip_gate(const SkipGateBackward&) const = 0;
+  virtual void activation_gate(const ActivationGateForward&) const = 0;
+  virtual void activation_gate(const ActivationGateBackward&) const = 0;
   virtual void gelu(const GeluForward&) const = 0;
   virtual void gelu(const GeluBackward&) const = 0;
 };
