@@ -2,12 +2,15 @@
 
 #include <cmath>
 
-#include "core/cpu/cpu_backend.h"
+#include "core/ops/update/update_kernels.h"
 #include "core/optimizer/adamw.h"
 #include "core/optimizer/clip.h"
 #include "core/optimizer/schedule.h"
 #include "core/tensor/random.h"
+#include "tests/support/devices.h"
+#include "tests/support/expect.h"
 #include "tests/support/golden.h"
+#include "tests/support/random_tensor.h"
 
 namespace bireme::test {
 namespace {
@@ -61,7 +64,7 @@ TEST(Schedules, ExponentialFollowsRwkvsTrainingCode) {
   EXPECT_DOUBLE_EQ(to_zero.at(2), 0.002 * (1 - 1.0 / 3));  // linear
 }
 
-class Optimizer : public ::testing::Test {
+class Optimizer : public DeviceTest {
  protected:
   Optimizer() {
     for (const std::int64_t size : {3, 20, 40000}) {
@@ -71,20 +74,20 @@ class Optimizer : public ::testing::Test {
                        .partition = {},
                        .decays = size != 3});
     }
-    parameters_.build(backend_->memory(), {});
+    parameters_.build(memory(), {.bf16_copy = true});
     parameters_.initialize(1);
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
       RandomStream random(2, i, RandomUse::test);
       for (float& g : parameters_[i].gradient().values<float>()) g = static_cast<float>(random.normal());
     }
   }
-  std::unique_ptr<Backend> backend_ = make_cpu_backend(make_host_memory());
   ParameterSet parameters_;
 };
+INSTANTIATE_TEST_SUITE_P(Devices, Optimizer, on_every_device(), device_name);
 
-TEST_F(Optimizer, FollowsTheFormulaAndCountsStepsForEachParameter) {
+TEST_P(Optimizer, FollowsTheFormulaAndCountsStepsForEachParameter) {
   parameters_[1].set_trainable(false);
-  AdamWOptimizer adamw(*backend_, parameters_, {}, 0, parameters_.flat_values().elements());
+  AdamWOptimizer adamw(backend(), parameters_, {}, 0, parameters_.flat_values().elements());
   const double rate = 0.01, decay = 0.1;
   double theta[3], m[3] = {}, v[3] = {};
   for (int i = 0; i < 3; ++i) theta[i] = parameters_[static_cast<std::size_t>(i)].value().data<float>()[2];
@@ -108,7 +111,7 @@ TEST_F(Optimizer, FollowsTheFormulaAndCountsStepsForEachParameter) {
   EXPECT_EQ(adamw.steps(), (std::vector<std::int64_t>{4, 2, 4}));
 }
 
-TEST_F(Optimizer, EachParameterHasItsShareOfTheLearningRate) {
+TEST_P(Optimizer, EachParameterHasItsShareOfTheLearningRate) {
   ParameterSet scaled;
   for (const double scale : {1.0, 3.0})
     scaled.add({.name = std::to_string(scale),
@@ -116,15 +119,15 @@ TEST_F(Optimizer, EachParameterHasItsShareOfTheLearningRate) {
                 .initial = {},
                 .partition = {},
                 .learning_rate_scale = scale});
-  scaled.build(backend_->memory(), {});
+  scaled.build(memory(), {});
   for (std::size_t i = 0; i < 2; ++i) fill(scaled[i].gradient(), 5);
-  AdamWOptimizer adamw(*backend_, scaled, {}, 0, scaled.flat_values().elements());
+  AdamWOptimizer adamw(backend(), scaled, {}, 0, scaled.flat_values().elements());
   adamw.step(0.01, 0, {});  // Adam's first step is the learning rate, to fp32
   EXPECT_NEAR(scaled[0].value().data<float>()[0], -0.01, 1e-6);
   EXPECT_NEAR(scaled[1].value().data<float>()[0], -0.03, 1e-6);
 }
 
-TEST_F(Optimizer, SharesOfTheBuffersMakeTheSameStep) {
+TEST_P(Optimizer, SharesOfTheBuffersMakeTheSameStep) {
   ParameterSet other;
   for (std::size_t i = 0; i < parameters_.size(); ++i)
     other.add({.name = parameters_[i].name(),
@@ -132,35 +135,54 @@ TEST_F(Optimizer, SharesOfTheBuffersMakeTheSameStep) {
                .initial = {},
                .partition = {},
                .decays = parameters_[i].decays()});
-  other.build(backend_->memory(), {});
+  other.build(memory(), {.bf16_copy = true});
   other.copy_from(parameters_);
   copy(parameters_.flat_gradients(), other.flat_gradients());
   const std::int64_t n = parameters_.flat_values().elements(), cut = n / 3;
-  AdamWOptimizer whole(*backend_, parameters_, {}, 0, n), first(*backend_, other, {}, 0, cut),
-      second(*backend_, other, {}, cut, n);
+  AdamWOptimizer whole(backend(), parameters_, {}, 0, n), first(backend(), other, {}, 0, cut),
+      second(backend(), other, {}, cut, n);
   whole.step(0.1, 0.1, {});
   first.step(0.1, 0.1, {});
   second.step(0.1, 0.1, {});
-  for (std::int64_t i = 0; i < n; ++i)
-    ASSERT_NEAR(parameters_.flat_values().data<float>()[i], other.flat_values().data<float>()[i], 1e-6);
+  // To the bit: an element moves alike wherever in a vector a share puts it.
+  expect_identical(other.flat_values(), parameters_.flat_values(), "values");
+  expect_identical(other.flat_bf16(), parameters_.flat_bf16(), "bf16 copy");
 }
 
-TEST_F(Optimizer, ClipsEachTensorOrAllTogether) {
+TEST_P(Optimizer, RoundsWhatItMovesIntoTheCopy) {
+  AdamWOptimizer adamw(backend(), parameters_, {}, 0, parameters_.flat_values().elements());
+  adamw.step(0.1, 0.1, {});
+  expect_identical(parameters_.flat_bf16(), convert(memory(), parameters_.flat_values(), DType::bf16));
+}
+
+TEST_P(Optimizer, AveragesWeights) {
+  const std::int64_t n = parameters_.flat_values().elements();
+  const Tensor average = convert(memory(), random_normal({n}), DType::f32), before = clone(memory(), average),
+               rounded(memory(), {n}, DType::bf16);
+  backend().update().average(
+      {.values = parameters_.flat_values(), .average = average, .bf16_copy = rounded, .momentum = 0.75F});
+  for (std::int64_t i = 0; i < n; ++i)
+    ASSERT_NEAR(average.data<float>()[i],
+                0.75 * before.data<float>()[i] + 0.25 * parameters_.flat_values().data<float>()[i], 1e-6);
+  expect_identical(rounded, convert(memory(), average, DType::bf16));
+}
+
+TEST_P(Optimizer, ClipsEachTensorOrAllTogether) {
   double squares = 0;
   for (const float g : parameters_[1].gradient().values<float>()) squares += double{g} * g;
   const ClippedGradients each =
-      clip_gradients(*backend_, parameters_, {.type = ClipType::parameter, .limit = 2});
+      clip_gradients(backend(), parameters_, {.type = ClipType::parameter, .limit = 2});
   EXPECT_NEAR(each.norms[1], std::sqrt(squares), 1e-9 * std::sqrt(squares));
   EXPECT_FLOAT_EQ(each.scales[1], static_cast<float>(2 / (std::sqrt(squares) + 1e-6)));
-  const ClippedGradients all = clip_gradients(*backend_, parameters_, {.type = ClipType::global, .limit = 2});
+  const ClippedGradients all = clip_gradients(backend(), parameters_, {.type = ClipType::global, .limit = 2});
   EXPECT_FLOAT_EQ(all.scales[0], static_cast<float>(2 / (all.norm + 1e-6)));
   EXPECT_EQ(all.scales[0], all.scales[2]);
   EXPECT_TRUE(all.finite);
 }
 
-TEST_F(Optimizer, NoticesGradientsThatAreNotFinite) {
+TEST_P(Optimizer, NoticesGradientsThatAreNotFinite) {
   parameters_[2].gradient().data<float>()[39999] = NAN;
-  EXPECT_FALSE(clip_gradients(*backend_, parameters_, {.type = ClipType::parameter}).finite);
+  EXPECT_FALSE(clip_gradients(backend(), parameters_, {.type = ClipType::parameter}).finite);
 }
 
 }  // namespace

@@ -1,23 +1,23 @@
-#include <cassert>
-
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/ops/linear/linear_cpu.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h, which includes this file again for each instruction set.
 #include "core/cpu/cpu_kernels.h"
 #include "core/cpu/onednn.h"
-#include "core/cpu/parallel.h"
 #include "core/cpu/partial_sums.h"
+#include "core/cpu/simd.h"
 #include "core/cpu/thin_products.h"
 #include "core/ops/dispatch.h"
 #include "core/ops/linear/block_linear_cpu.h"
 #include "core/ops/linear/linear_kernels.h"
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "core/ops/linear/linear_cpu.cpp"
-#include <hwy/foreach_target.h>  // must come before highway.h
-#include <hwy/highway.h>
-
-#include "core/cpu/simd.h"
-
 HWY_BEFORE_NAMESPACE();
 namespace bireme::cpu::HWY_NAMESPACE {
+namespace {
+
+// Rows of a fused product and activation: 96 rows of 768 fp32 numbers are 300 KB, which a second-level cache
+// holds while the activation runs over them.
+constexpr std::int64_t kFusedRows = 96;
 
 template <class T>
 void gelu_values(const T* z, T* y, std::int64_t count) {
@@ -71,95 +71,6 @@ void add_rows(const T* x, Lane<T>* sum, std::int64_t rows, std::int64_t channels
   }
 }
 
-void gelu_f32(const float* z, float* y, std::int64_t n) { gelu_values(z, y, n); }
-void gelu_bf16(const bf16* z, bf16* y, std::int64_t n) { gelu_values(z, y, n); }
-void gelu_f64(const double* z, double* y, std::int64_t n) { gelu_values(z, y, n); }
-void gelu_gradient_f32(const float* dy, float* z, float* db, std::int64_t r, std::int64_t c) {
-  gelu_gradient_rows(dy, z, db, r, c);
-}
-void gelu_gradient_bf16(const bf16* dy, bf16* z, float* db, std::int64_t r, std::int64_t c) {
-  gelu_gradient_rows(dy, z, db, r, c);
-}
-void gelu_gradient_f64(const double* dy, double* z, double* db, std::int64_t r, std::int64_t c) {
-  gelu_gradient_rows(dy, z, db, r, c);
-}
-void squared_relu_f32(float* y, std::int64_t n) { squared_relu_values(y, n); }
-void squared_relu_bf16(bf16* y, std::int64_t n) { squared_relu_values(y, n); }
-void squared_relu_f64(double* y, std::int64_t n) { squared_relu_values(y, n); }
-void squared_relu_gradient_f32(const float* dy, const float* y, float* dz, std::int64_t n) {
-  squared_relu_gradient_values(dy, y, dz, n);
-}
-void squared_relu_gradient_bf16(const bf16* dy, const bf16* y, bf16* dz, std::int64_t n) {
-  squared_relu_gradient_values(dy, y, dz, n);
-}
-void squared_relu_gradient_f64(const double* dy, const double* y, double* dz, std::int64_t n) {
-  squared_relu_gradient_values(dy, y, dz, n);
-}
-void add_rows_f32(const float* x, float* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
-void add_rows_bf16(const bf16* x, float* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
-void add_rows_f64(const double* x, double* sum, std::int64_t r, std::int64_t c) { add_rows(x, sum, r, c); }
-
-}  // namespace bireme::cpu::HWY_NAMESPACE
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
-namespace bireme::cpu {
-
-HWY_EXPORT(gelu_f32);
-HWY_EXPORT(gelu_bf16);
-HWY_EXPORT(gelu_f64);
-HWY_EXPORT(gelu_gradient_f32);
-HWY_EXPORT(gelu_gradient_bf16);
-HWY_EXPORT(gelu_gradient_f64);
-HWY_EXPORT(squared_relu_f32);
-HWY_EXPORT(squared_relu_bf16);
-HWY_EXPORT(squared_relu_f64);
-HWY_EXPORT(squared_relu_gradient_f32);
-HWY_EXPORT(squared_relu_gradient_bf16);
-HWY_EXPORT(squared_relu_gradient_f64);
-HWY_EXPORT(add_rows_f32);
-HWY_EXPORT(add_rows_bf16);
-HWY_EXPORT(add_rows_f64);
-
-namespace {
-
-void gelu(const float* z, float* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(gelu_f32)(z, y, n); }
-void gelu(const bf16* z, bf16* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(gelu_bf16)(z, y, n); }
-void gelu(const double* z, double* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(gelu_f64)(z, y, n); }
-void gelu_gradient(const float* dy, float* z, float* db, std::int64_t r, std::int64_t c) {
-  HWY_DYNAMIC_DISPATCH(gelu_gradient_f32)(dy, z, db, r, c);
-}
-void gelu_gradient(const bf16* dy, bf16* z, float* db, std::int64_t r, std::int64_t c) {
-  HWY_DYNAMIC_DISPATCH(gelu_gradient_bf16)(dy, z, db, r, c);
-}
-void gelu_gradient(const double* dy, double* z, double* db, std::int64_t r, std::int64_t c) {
-  HWY_DYNAMIC_DISPATCH(gelu_gradient_f64)(dy, z, db, r, c);
-}
-void squared_relu(float* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(squared_relu_f32)(y, n); }
-void squared_relu(bf16* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(squared_relu_bf16)(y, n); }
-void squared_relu(double* y, std::int64_t n) { HWY_DYNAMIC_DISPATCH(squared_relu_f64)(y, n); }
-void squared_relu_gradient(const float* dy, const float* y, float* dz, std::int64_t n) {
-  HWY_DYNAMIC_DISPATCH(squared_relu_gradient_f32)(dy, y, dz, n);
-}
-void squared_relu_gradient(const bf16* dy, const bf16* y, bf16* dz, std::int64_t n) {
-  HWY_DYNAMIC_DISPATCH(squared_relu_gradient_bf16)(dy, y, dz, n);
-}
-void squared_relu_gradient(const double* dy, const double* y, double* dz, std::int64_t n) {
-  HWY_DYNAMIC_DISPATCH(squared_relu_gradient_f64)(dy, y, dz, n);
-}
-void add_rows(const float* x, float* sum, std::int64_t r, std::int64_t c) {
-  HWY_DYNAMIC_DISPATCH(add_rows_f32)(x, sum, r, c);
-}
-void add_rows(const bf16* x, float* sum, std::int64_t r, std::int64_t c) {
-  HWY_DYNAMIC_DISPATCH(add_rows_bf16)(x, sum, r, c);
-}
-void add_rows(const double* x, double* sum, std::int64_t r, std::int64_t c) {
-  HWY_DYNAMIC_DISPATCH(add_rows_f64)(x, sum, r, c);
-}
-
-template <class T>
-using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
 /// fp64 exists for checks of gradients: plain loops, rows of C spread over threads.
 void product_f64(const Product& p, const double* a, const double* b, double* c) {
   parallel_rows(p.m, p.k * p.n, [&](std::int64_t begin, std::int64_t end) {
@@ -175,9 +86,22 @@ void product_f64(const Product& p, const double* a, const double* b, double* c) 
   });
 }
 
-// Rows of a fused product and activation: 96 rows of 768 fp32 numbers are 300 KB, which a second-level cache
-// holds while the activation runs over them.
-constexpr std::int64_t kFusedRows = 96;
+Product forward_product(const Tensor& x, const Tensor& weight, const Tensor& y, bool has_bias) {
+  return {.m = x.rows(),
+          .n = weight.rows(),
+          .k = x.channels(),
+          .transpose_b = true,
+          .input = x.dtype(),
+          .output = y.dtype(),
+          .bias = has_bias};
+}
+
+void forward_f64(const Product& product, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                 const Tensor& y) {
+  product_f64(product, x.data<double>(), weight.data<double>(), y.data<double>());
+  if (!bias.defined()) return;
+  for (std::int64_t i = 0; i < y.elements(); ++i) y.data<double>()[i] += bias.data<double>()[i % product.n];
+}
 
 class CpuLinear final : public LinearKernels {
  public:
@@ -205,7 +129,7 @@ class CpuLinear final : public LinearKernels {
   void linear(const LinearBackward& a) const override {
     if (a.dbias) {
       dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) {
-        sum_rows<T>(a.dy, a.dbias, [&](std::int64_t begin, std::int64_t end, Sum<T>* sum) {
+        sum_rows<T>(a.dy, a.dbias, [&](std::int64_t begin, std::int64_t end, Lane<T>* sum) {
           add_rows(a.dy.data<T>() + begin * a.dy.channels(), sum, end - begin, a.dy.channels());
         });
       });
@@ -223,22 +147,22 @@ class CpuLinear final : public LinearKernels {
   void linear_gelu(const LinearGeluForward& a) const override {
     if (a.x.dtype() == DType::f64) {
       forward_f64(forward_product(a.x, a.weight, a.z, true), a.x, a.weight, a.bias, a.z);
-      gelu(a.z.data<double>(), a.y.data<double>(), a.y.elements());
+      gelu_values(a.z.data<double>(), a.y.data<double>(), a.y.elements());
       return;
     }
     dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) {
       if constexpr (!std::is_same_v<T, double>)
         fused_forward<T>(a.x, a.weight, a.bias, a.z, [&](T* z, std::int64_t offset, std::int64_t count) {
-          gelu(z, a.y.data<T>() + offset, count);
+          gelu_values(z, a.y.data<T>() + offset, count);
         });
     });
   }
 
   void linear_gelu(const LinearGeluBackward& a) const override {
     dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) {
-      sum_rows<T>(a.z, a.dbias, [&](std::int64_t begin, std::int64_t end, Sum<T>* sum) {
+      sum_rows<T>(a.z, a.dbias, [&](std::int64_t begin, std::int64_t end, Lane<T>* sum) {
         const std::int64_t offset = begin * a.z.channels();
-        gelu_gradient(a.dy.data<T>() + offset, a.z.data<T>() + offset, sum, end - begin, a.z.channels());
+        gelu_gradient_rows(a.dy.data<T>() + offset, a.z.data<T>() + offset, sum, end - begin, a.z.channels());
       });
     });
     input_and_weight_gradients(a.z, a.x, a.weight, a.dx, a.dweight);
@@ -247,44 +171,27 @@ class CpuLinear final : public LinearKernels {
   void linear_squared_relu(const LinearSquaredReluForward& a) const override {
     if (a.x.dtype() == DType::f64) {
       forward_f64(forward_product(a.x, a.weight, a.y, false), a.x, a.weight, {}, a.y);
-      squared_relu(a.y.data<double>(), a.y.elements());
+      squared_relu_values(a.y.data<double>(), a.y.elements());
       return;
     }
     dispatch_float(a.x.dtype(), [&]<class T>(Type<T>) {
       if constexpr (!std::is_same_v<T, double>)
         fused_forward<T>(a.x, a.weight, {}, a.y,
-                         [](T* y, std::int64_t, std::int64_t count) { squared_relu(y, count); });
+                         [](T* y, std::int64_t, std::int64_t count) { squared_relu_values(y, count); });
     });
   }
 
   void linear_squared_relu(const LinearSquaredReluBackward& a) const override {
     dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) {
       parallel_rows(a.y.elements(), 3 * sizeof(T), [&](std::int64_t begin, std::int64_t end) {
-        squared_relu_gradient(a.dy.data<T>() + begin, a.y.data<T>() + begin, a.dz.data<T>() + begin,
-                              end - begin);
+        squared_relu_gradient_values(a.dy.data<T>() + begin, a.y.data<T>() + begin, a.dz.data<T>() + begin,
+                                     end - begin);
       });
     });
     input_and_weight_gradients(a.dz, a.x, a.weight, a.dx, a.dweight);
   }
 
  private:
-  static Product forward_product(const Tensor& x, const Tensor& weight, const Tensor& y, bool has_bias) {
-    return {.m = x.rows(),
-            .n = weight.rows(),
-            .k = x.channels(),
-            .transpose_b = true,
-            .input = x.dtype(),
-            .output = y.dtype(),
-            .bias = has_bias};
-  }
-
-  static void forward_f64(const Product& product, const Tensor& x, const Tensor& weight, const Tensor& bias,
-                          const Tensor& y) {
-    product_f64(product, x.data<double>(), weight.data<double>(), y.data<double>());
-    if (!bias.defined()) return;
-    for (std::int64_t i = 0; i < y.elements(); ++i) y.data<double>()[i] += bias.data<double>()[i % product.n];
-  }
-
   /// Blocks of rows go through the product and, while still in cache, through the activation: activate(z,
   /// offset of z in the whole, count).
   template <class T, class Activate>
@@ -295,26 +202,24 @@ class CpuLinear final : public LinearKernels {
     const float* bias = bias_of ? bias_of.data<float>() : nullptr;
     product.m = std::min(rows, kFusedRows);
     const auto packed = products_.pack(product, weight.raw());
-    const std::int64_t blocks = (rows + kFusedRows - 1) / kFusedRows;
-#pragma omp parallel for schedule(static)
-    for (std::int64_t block = 0; block < blocks; ++block) {
-      const std::int64_t begin = block * kFusedRows;
-      Product part = product;
-      part.m = std::min(kFusedRows, rows - begin);
-      T* z = z_of.data<T>() + begin * out;
-      if (part.m == product.m) {
-        products_.run(part, x.data<T>() + begin * in, *packed, z, bias);
-      } else {
-        products_.run(part, x.data<T>() + begin * in, weight.raw(), z, bias);
-      }
-      activate(z, begin * out, part.m * out);
-    }
+    parallel_chunks({.items = rows, .size = kFusedRows},
+                    [&](std::int64_t begin, std::int64_t end, std::int64_t) {
+                      Product part = product;
+                      part.m = end - begin;
+                      T* z = z_of.data<T>() + begin * out;
+                      if (part.m == product.m) {
+                        products_.run(part, x.data<T>() + begin * in, *packed, z, bias);
+                      } else {
+                        products_.run(part, x.data<T>() + begin * in, weight.raw(), z, bias);
+                      }
+                      activate(z, begin * out, part.m * out);
+                    });
   }
 
   /// body(begin, end, sum) adds its rows into sum [channels], in an order that the shape alone decides.
   template <class T, class Body>
   void sum_rows(const Tensor& rows_of, const Target& target, const Body& body) const {
-    PartialSums<Sum<T>> sums(memory_, rows_of.rows(), rows_of.channels());
+    PartialSums<Lane<T>> sums(memory_, rows_of.rows(), rows_of.channels());
     sums.over_rows(body);
     sums.total(0, rows_of.channels(), target);
   }
@@ -355,9 +260,19 @@ class CpuLinear final : public LinearKernels {
   MatrixProducts products_;
 };
 
-}  // namespace
-
 std::unique_ptr<LinearKernels> make_linear(Memory& memory) { return std::make_unique<CpuLinear>(memory); }
+
+}  // namespace
+}  // namespace bireme::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace bireme::cpu {
+
+HWY_EXPORT(make_linear);
+std::unique_ptr<LinearKernels> make_linear(Memory& memory) {
+  return HWY_DYNAMIC_DISPATCH(make_linear)(memory);
+}
 
 }  // namespace bireme::cpu
 #endif
