@@ -1,15 +1,24 @@
 #include "launch/vision_features.h"
 
+#include <spdlog/fmt/fmt.h>
+
 #include <algorithm>
 
+#include "core/base/error.h"
 #include "core/image/decode.h"
-#include "core/image/transform.h"
 
 namespace bireme {
 
 namespace {
 
 constexpr std::int64_t kBatch = 64;
+
+/// Grey pictures that a colour model sees as colour have the same statistics in each channel.
+std::vector<float> for_each_channel(const std::vector<double>& values, int channels) {
+  if (values.size() == 1)
+    return std::vector<float>(static_cast<std::size_t>(channels), static_cast<float>(values[0]));
+  return {values.begin(), values.end()};
+}
 
 /// Fills rows [begin, end) of this rank's share by `forward`, then gathers the shares.
 LabeledFeatures gather_features(const Backend& backend, Communicator& ranks,
@@ -38,8 +47,12 @@ EvaluationPictures::EvaluationPictures(const Dataset& dataset, int size, int cha
                                        const std::vector<double>& mean, const std::vector<double>& deviation)
     : size_(size),
       channels_(channels),
-      mean_(mean.begin(), mean.end()),
-      deviation_(deviation.begin(), deviation.end()) {
+      normalization_(for_each_channel(mean, channels), for_each_channel(deviation, channels)) {
+  if (normalization_.channels() != channels)
+    throw Error(ErrorKind::data,
+                fmt::format("the pictures have mean and deviation of {} channels, the model reads {}",
+                            normalization_.channels(), channels),
+                dataset.folder().string(), "give grey pictures to a model that was trained on grey ones");
   const std::int64_t area = std::int64_t{size} * size * channels;
   planes_.resize(static_cast<std::size_t>(dataset.records() * area));
   PictureDecoder decoder;
@@ -48,6 +61,10 @@ EvaluationPictures::EvaluationPictures(const Dataset& dataset, int size, int cha
     const EncodedPicture encoded = dataset.read(record);
     const Planes& planes = crop(
         decoder.decode(encoded, dataset.place(record), channels == 3 ? Channels::rgb : Channels::as_stored));
+    if (planes.channels != channels)
+      throw Error(ErrorKind::data,
+                  fmt::format("the picture has {} channels, the model reads {}", planes.channels, channels),
+                  dataset.place(record), "give grey pictures to a model that was trained on grey ones");
     std::copy_n(planes.values.begin(), area, planes_.begin() + record * area);
     labels_.push_back(encoded.label);
   }
@@ -60,9 +77,8 @@ Tensor EvaluationPictures::pixels(Memory& memory, std::int64_t begin, std::int64
   float* to = pixels.data<float>();
 #pragma omp parallel for
   for (std::int64_t plane = 0; plane < (end - begin) * channels_; ++plane) {
-    const auto c = static_cast<std::size_t>(plane % channels_);
-    for (std::int64_t i = 0; i < area; ++i)
-      to[plane * area + i] = (static_cast<float>(from[plane * area + i]) / 255.0F - mean_[c]) / deviation_[c];
+    normalization_.normalize_plane(static_cast<int>(plane % channels_),
+                                   {from + plane * area, static_cast<std::size_t>(area)}, to + plane * area);
   }
   return pixels;
 }

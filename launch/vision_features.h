@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/data/dataset.h"
+#include "core/image/transform.h"
 #include "distributed/communicator.h"
 #include "models/vision_transformer.h"
 #include "objectives/evaluate/nearest_neighbors.h"
@@ -14,7 +15,9 @@ namespace bireme {
 /// host.
 class EvaluationPictures {
  public:
-  /// @throws Error (data) naming the first shard or picture that cannot be read
+  /// @param mean, deviation  of the pixels in 0 … 1, one for each channel
+  /// @throws Error (data) naming the first shard or picture that cannot be read; or that has other
+  /// channels than the model
   EvaluationPictures(const Dataset& dataset, int size, int channels, const std::vector<double>& mean,
                      const std::vector<double>& deviation);
 
@@ -27,7 +30,7 @@ class EvaluationPictures {
 
  private:
   int size_, channels_;
-  std::vector<float> mean_, deviation_;
+  Normalization normalization_;
   std::vector<std::uint8_t> planes_;  // [N, C, size, size]
   std::vector<std::int32_t> labels_;
 };

@@ -67,10 +67,13 @@ Normalization::Normalization(const std::vector<float>& mean, const std::vector<f
 
 void Normalization::operator()(const Planes& planes, float* out) const {
   assert(planes.channels == channels());
-  for (const std::array<float, 256>& table : tables_) {
-    const std::uint8_t* plane = planes.plane(static_cast<int>(&table - tables_.data()));
-    for (std::int64_t i = 0; i < planes.area(); ++i) *out++ = table[plane[i]];
-  }
+  const auto area = static_cast<std::size_t>(planes.area());
+  for (int c = 0; c < channels(); ++c) normalize_plane(c, {planes.plane(c), area}, out + c * planes.area());
+}
+
+void Normalization::normalize_plane(int channel, std::span<const std::uint8_t> values, float* out) const {
+  const std::array<float, 256>& table = tables_[static_cast<std::size_t>(channel)];
+  for (const std::uint8_t value : values) *out++ = table[value];
 }
 
 const Planes& EvaluationCrop::operator()(const Picture& picture) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "core/image/planes.h"
@@ -42,6 +43,8 @@ class Normalization {
   int channels() const { return static_cast<int>(tables_.size()); }
   /// @param out  [C, H, W]; the planes must have channels() channels
   void operator()(const Planes& planes, float* out) const;
+  /// One channel's values alone, of as many pixels as there are; `out` takes as many.
+  void normalize_plane(int channel, std::span<const std::uint8_t> values, float* out) const;
 
  private:
   std::vector<std::array<float, 256>> tables_;
