@@ -7,8 +7,9 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <fstream>
 #include <functional>
+
+#include "tests/support/temporary_folder.h"
 
 namespace bireme {
 namespace {
@@ -17,18 +18,12 @@ namespace fs = std::filesystem;
 
 class Files : public ::testing::Test {
  protected:
-  Files() {
-    std::string name = (fs::temp_directory_path() / "bireme-files-XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  ~Files() override { fs::remove_all(folder_); }
-
   fs::path write(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ / name, std::ios::binary) << text;
-    return folder_ / name;
+    return temporary_.write(name, text);
   }
 
-  fs::path folder_;
+  test::TemporaryFolder temporary_;
+  fs::path folder_ = temporary_.path();
 };
 
 /// Runs `body` in a child and returns its exit status; 200 + s where signal s ended it.

@@ -4,13 +4,13 @@
 
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "core/io/safetensors_writer.h"
 #include "tests/support/expect.h"
+#include "tests/support/temporary_folder.h"
 
 namespace bireme {
 namespace {
@@ -20,15 +20,8 @@ using nlohmann::json;
 
 class Safetensors : public ::testing::Test {
  protected:
-  Safetensors() {
-    std::string name = (fs::temp_directory_path() / "bireme-safetensors-XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  ~Safetensors() override { fs::remove_all(folder_); }
-
   fs::path write(const std::string& name, const std::string& bytes) const {
-    std::ofstream(folder_ / name, std::ios::binary) << bytes;
-    return folder_ / name;
+    return temporary_.write(name, bytes);
   }
 
   /// "accept", or the problem that the reader names.
@@ -52,7 +45,8 @@ class Safetensors : public ::testing::Test {
   }
 
   std::shared_ptr<Memory> memory_ = make_host_memory();
-  fs::path folder_;
+  test::TemporaryFolder temporary_;
+  fs::path folder_ = temporary_.path();
 };
 
 std::string with_length(std::uint64_t length, const std::string& rest) {

@@ -19,6 +19,7 @@
 #include "distributed/checkpoint_reader.h"
 #include "tests/support/expect.h"
 #include "tests/support/ranks.h"
+#include "tests/support/temporary_folder.h"
 
 namespace bireme {
 namespace {
@@ -33,12 +34,6 @@ struct Seat {
 
 class Checkpoint : public ::testing::Test {
  protected:
-  Checkpoint() {
-    std::string name = (fs::temp_directory_path() / "bireme-checkpoint-XXXXXX").string();
-    folder_ = fs::path(::mkdtemp(name.data())) / "checkpoints";
-  }
-  ~Checkpoint() override { fs::remove_all(folder_.parent_path()); }
-
   /// A tensor whose elements are `first` plus their position in the whole tensor.
   CheckpointTensor tensor(const std::string& name, const Shape& whole, Partition partition, Seat seat,
                           double first, DType type = DType::f32) const {
@@ -113,7 +108,8 @@ class Checkpoint : public ::testing::Test {
   }
 
   std::shared_ptr<Memory> memory_ = make_host_memory();
-  fs::path folder_;
+  test::TemporaryFolder temporary_;
+  fs::path folder_ = temporary_.path() / "checkpoints";
 };
 
 std::string error_of(const std::function<void()>& body) {
