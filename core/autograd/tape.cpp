@@ -4,6 +4,7 @@
 #include <cassert>
 #include <utility>
 
+#include "core/base/profile.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
 
 namespace bireme {
@@ -36,6 +37,11 @@ void Gradients::give(const Var& var, const Tensor& gradient) {
   backend_.pointwise().add({.from = gradient, .to = slot});
 }
 
+Tape::Tape(const Backend& backend, Mode mode, Profile* profile)
+    : backend_(backend), mode_(mode), profile_(profile) {
+  if (profile_ != nullptr) profile_->mark();
+}
+
 Var Tape::leaf(const Tensor& value) {
   if (mode_ == Mode::inference) return Var(value);
   leaves_.emplace_back(slots_, Tensor());
@@ -60,6 +66,7 @@ Var Tape::record(const char* name, const std::vector<Source>& sources, const Ten
 
 std::vector<Var> Tape::record(const char* name, const std::vector<Source>& sources,
                               const std::vector<Tensor>& ys, BackwardMany backward) {
+  if (profile_ != nullptr) profile_->forward(name);  // its kernels have just run
   const bool wanted =
       mode_ == Mode::record && std::any_of(sources.begin(), sources.end(),
                                            [](const Source& source) { return source.wants_gradient_; });
@@ -83,14 +90,14 @@ std::vector<Var> Tape::record(const char* name, const std::vector<Source>& sourc
 
 Var Tape::recompute(const Block& block, const Var& x) {
   if (mode_ == Mode::inference) return block(*this, x);
-  Tape counting(backend_);
+  Tape counting(backend_, Mode::record, profile_);
   counting.keeps_steps_ = false;
   counting.shared_uses_ = shared_uses_;
   const Var inner = counting.leaf(x.value());
   const Tensor y = block(counting, inner).value();
   return record("recompute", {x.wants_gradient() ? Source(x) : Source(inner)}, y,
                 [this, block, x](const Tensor& dy, Gradients& into) {
-                  Tape again(backend_);
+                  Tape again(backend_, Mode::record, profile_);
                   std::vector<int> counted_already;  // uses were counted on the way forward
                   again.shared_uses_ = &counted_already;
                   const Var leaf = again.leaf(x.value());
@@ -120,10 +127,12 @@ void Tape::walk_back(Gradients& gradients) {
       dy.push_back(std::exchange(gradients.slots_[static_cast<std::size_t>(slot)], {}));
       reached = reached || dy.back().defined();
     }
+    if (profile_ != nullptr) profile_->mark();
     if (reached) step.backward(dy, gradients);
     // What the step saved is freed before any communication that `ready` may start.
     step.backward = nullptr;
     dy.clear();
+    if (profile_ != nullptr) profile_->backward(step.name);
     for (Parameter* parameter : step.parameters) finished_use(*parameter);
   }
 }

@@ -10,6 +10,7 @@
 
 namespace bireme {
 
+class Profile;
 class Tape;
 
 /// A value on the way forward: a tensor, and the slot of its gradient. Slot -1: no gradient is wanted.
@@ -90,10 +91,13 @@ class Tape {
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
   ~Tape() = default;
-  explicit Tape(const Backend& backend, Mode mode = Mode::record) : backend_(backend), mode_(mode) {}
+  /// @param profile  told of every operation, with its time forward and backward; null: nothing is measured
+  explicit Tape(const Backend& backend, Mode mode = Mode::record, Profile* profile = nullptr);
 
   const Backend& backend() const { return backend_; }
   bool recording() const { return mode_ != Mode::inference; }
+  /// For another tape of the same step, such as a teacher's.
+  Profile* profile() const { return profile_; }
   Tensor empty(const Shape& shape, DType type) const { return {backend_.memory(), shape, type}; }
 
   /// A leaf whose gradient can be asked for after backward: gradient(leaf).
@@ -129,6 +133,7 @@ class Tape {
 
   const Backend& backend_;
   Mode mode_ = Mode::record;
+  Profile* profile_ = nullptr;
   bool keeps_steps_ = true;
   int slots_ = 0;
   std::vector<Step> steps_;
