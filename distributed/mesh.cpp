@@ -27,7 +27,8 @@ Mesh::Mesh(Communicator& world, int tensor_degree) : world_(world) {
     throw Error(ErrorKind::usage,
                 fmt::format("parallel.tensor is {0}, but {1} rank{2} not divide by {0}", tensor_degree,
                             world.size(), world.size() == 1 ? " does" : "s do"),
-                "configuration", "choose " + divisors_of(world.size()));
+                "the configuration; of a run that resumes, its config.toml",
+                "choose " + divisors_of(world.size()) + " with --parallel.tensor");
   }
   const int row = world.rank() / tensor_degree, column = world.rank() % tensor_degree;
   data_ = world.split(column, row);

@@ -37,7 +37,7 @@ TEST(Mesh, ListsTheDegreesToChooseFrom) {
         ADD_FAILURE() << degree;
       } catch (const Error& error) {
         EXPECT_EQ(error.kind(), ErrorKind::usage);
-        EXPECT_EQ(error.remedy(), "choose 1, 2 or 4");
+        EXPECT_EQ(error.remedy(), "choose 1, 2 or 4 with --parallel.tensor");
       }
     }
   });
