@@ -10,7 +10,7 @@ build=(g++ cmake ninja-build pkg-config
        libboost-program-options-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev
        libturbojpeg0-dev libpng-dev zlib1g-dev libxxhash-dev libsentencepiece-dev libicu-dev libgtest-dev gnuplot-nox)
 test=(clang-format-14)
-tidy=(clang-tidy-19)
+tidy=(clang-tidy-19 libomp-19-dev)  # and the omp.h that clang reads
 quickstart=(dataset-fashion-mnist)
 
 wanted=()

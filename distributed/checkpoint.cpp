@@ -45,6 +45,7 @@ Tensor gather_whole(const CheckpointTensor& part, Communicator& group, Memory& m
 
 std::vector<SafetensorsDeclaration> declarations_of(const CheckpointFile& file) {
   std::vector<SafetensorsDeclaration> declarations;
+  declarations.reserve(file.tensors.size());
   for (const CheckpointTensor& tensor : file.tensors)
     declarations.push_back({tensor.name, tensor.local.dtype(), tensor.whole});
   return declarations;

@@ -72,15 +72,15 @@ CheckpointReader CheckpointReader::open(const fs::path& folder, Verify verify) {
 }
 
 CheckpointReader CheckpointReader::open(const fs::path& folder, Communicator& world) {
-  std::optional<CheckpointReader> reader;
+  std::vector<CheckpointReader> reader;  // one, or gather_or_fail throws
   (void)gather_or_fail(world, [&] {
-    reader = open(folder, Verify::sizes);
+    const CheckpointManifest& manifest = reader.emplace_back(open(folder, Verify::sizes)).manifest_;
     int turn = 0;
-    for (const auto& file : reader->manifest_.files)
-      if (turn++ % world.size() == world.rank()) reader->manifest_.check_content(folder, file.first);
+    for (const auto& file : manifest.files)
+      if (turn++ % world.size() == world.rank()) manifest.check_content(folder, file.first);
     return std::string();
   });
-  return *std::move(reader);
+  return std::move(reader.front());
 }
 
 std::string CheckpointReader::text(const std::string& file) const {

@@ -55,6 +55,7 @@ std::vector<std::string> Communicator::gather_text(const std::string& text) {
   std::memcpy(own.raw(), text.data(), text.size());
   all_gather(own, all).wait();
   std::vector<std::string> texts;
+  texts.reserve(sizes.size());
   for (int rank = 0; rank < size(); ++rank) {
     texts.emplace_back(reinterpret_cast<const char*>(all.raw()) + rank * longest,
                        static_cast<std::size_t>(sizes[static_cast<std::size_t>(rank)]));

@@ -177,6 +177,7 @@ void MpiTransport::exchange_and_reduce(MPI_Comm comm, const Elements& out, Reduc
                          static_cast<int>(out.bytes()), MPI_BYTE, comm),
             "exchange pieces between ranks");
   std::vector<const std::byte*> sources;
+  sources.reserve(static_cast<std::size_t>(peers));
   for (int peer = 0; peer < peers; ++peer) sources.push_back(receive_.data() + peer * out.bytes());
   reduce_in_order(sources, out, reduce);
 }

@@ -55,6 +55,7 @@ SharedMemoryTransport::SharedMemoryTransport(const Options& options)
       sources_(static_cast<std::size_t>(options.size)) {
   static_assert(sizeof(Header) <= kHeaderBytes);
   std::vector<Activity::Member> members;
+  members.reserve(sources_.size());
   for (int rank = 0; rank < size(); ++rank) {
     members.push_back({.rank = rank, .place = header(rank).place, .stamp = &header(rank).stamp});
   }

@@ -37,6 +37,7 @@ constexpr int not_found = 127;
 /// Runs a program with its output in a file. @return its exit status, not_found if there is no such program
 int run_program(std::vector<std::string> words, const std::filesystem::path& output) {
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   posix_spawn_file_actions_t files;

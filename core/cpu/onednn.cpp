@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include <dnnl.hpp>
+#include <memory>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -15,6 +16,15 @@ namespace {
 
 dnnl::memory::data_type type_of(DType type) {
   return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+}
+
+constexpr std::size_t kAlignment = 64;  // a cache line, and the widest vector
+
+/// The first aligned place of a buffer with kAlignment bytes to spare.
+void* aligned(std::byte* buffer) {
+  void* place = buffer;
+  std::size_t room = kAlignment + 1;
+  return std::align(kAlignment, 1, place, room);
 }
 
 struct Key {
@@ -100,11 +110,9 @@ struct MatrixProducts::State {
 
   /// Working memory of the calling thread, kept from product to product.
   static void* scratchpad(std::size_t bytes) {
-    constexpr std::size_t kAlignment = 64;
     static thread_local std::vector<std::byte> memory;
     if (memory.size() < bytes + kAlignment) memory.resize(bytes + kAlignment);
-    const auto start = reinterpret_cast<std::uintptr_t>(memory.data());
-    return reinterpret_cast<void*>((start + kAlignment - 1) / kAlignment * kAlignment);
+    return aligned(memory.data());
   }
 };
 
@@ -125,10 +133,8 @@ std::shared_ptr<const MatrixProducts::Packed> MatrixProducts::pack(const Product
   const Entry& entry = state_->find(product, true);
   auto packed = std::make_shared<Packed>();
   const auto description = entry.description.weights_desc();
-  packed->storage = std::make_unique_for_overwrite<std::byte[]>(description.get_size() + 64);
-  void* aligned =
-      reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(packed->storage.get()) + 63) / 64 * 64);
-  packed->memory = {description, state_->engine, aligned};
+  packed->storage = std::make_unique_for_overwrite<std::byte[]>(description.get_size() + kAlignment);
+  packed->memory = {description, state_->engine, aligned(packed->storage.get())};
   dnnl::memory plain(
       {{product.k, product.n}, type_of(product.input), product.transpose_b ? Tag::ba : Tag::ab},
       state_->engine, const_cast<void*>(b));

@@ -99,9 +99,9 @@ class ImageLoader::Implementation {
         source_(std::move(source)),
         memory_(std::move(memory)),
         part_(options.start_step * options.accumulate) {
-    reader_ = std::jthread([this, part = part_](std::stop_token stop) { read(stop, part); });
+    reader_ = std::jthread([this, part = part_](const std::stop_token& stop) { read(stop, part); });
     for (int i = 0; i < options.workers; ++i)
-      workers_.emplace_back([this](std::stop_token stop) { work(stop); });
+      workers_.emplace_back([this](const std::stop_token& stop) { work(stop); });
   }
 
   /// All are asked first, so that they stop together.

@@ -64,6 +64,7 @@ class PictureReader {
 std::vector<std::int64_t> evenly(std::int64_t size, std::int64_t count) {
   std::vector<std::int64_t> chosen;
   count = std::min(count, size);
+  chosen.reserve(static_cast<std::size_t>(count));
   for (std::int64_t i = 0; i < count; ++i) chosen.push_back(i * size / count);
   return chosen;
 }

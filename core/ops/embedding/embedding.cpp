@@ -135,6 +135,7 @@ Var assemble_tokens(Tape& tape, const Var& patches, Parameter& class_token, cons
       "assemble_tokens", sources, y,
       [&kernels, patches, &class_token, positions, segments](const Tensor& dy, Gradients& into) {
         std::vector<Target> dpositions;
+        dpositions.reserve(positions.size());
         for (const Var& position : positions) dpositions.push_back(into[position]);
         kernels.assemble_tokens(AssembleTokensBackward{.dy = dy,
                                                        .segments = segments,
