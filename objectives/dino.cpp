@@ -60,7 +60,7 @@ Var DinoObjective::compute(Tape& tape, const Batch& any_batch) {
   const auto& batch = std::get<ImageBatch>(any_batch);
   const int crops = crops_of(batch);
   // The teacher goes first: its activations are freed before the student needs memory.
-  Tape no_tape(backend_, Tape::Mode::inference);
+  Tape no_tape(backend_, Tape::Mode::inference, tape.profile());
   const ImageGroup globals = globals_of(batch);
   const Tensor teacher_logits =
       teacher_.forward(no_tape, std::span(&globals, 1), {.type = options_.type}).value();
