@@ -32,6 +32,7 @@ enum class RandomUse : std::uint32_t {
   drop_path = 4,
   dropout = 5,
   sampling = 6,
+  noise = 7,
   test = 100
 };
 
