@@ -1,0 +1,107 @@
+#include "models/mlstm_memory.h"
+
+#include <cmath>
+
+#include "core/base/error.h"
+#include "core/ops/linear/linear.h"
+#include "core/ops/pointwise/pointwise_kernels.h"
+
+namespace bireme {
+
+namespace {
+
+/// The values of a parameter once for each sequence: [B, …]. On the way back, their sum over sequences.
+Var for_each_sequence(Tape& tape, Parameter& parameter, std::int64_t sequences) {
+  const std::int64_t size = parameter.value().elements();
+  Shape shape{sequences};
+  for (const std::int64_t length : parameter.shape()) shape.push_back(length);
+  const Tensor y = tape.empty(shape, parameter.value().dtype());
+  const PointwiseKernels& kernels = tape.backend().pointwise();
+  for (std::int64_t b = 0; b < sequences; ++b)
+    kernels.add({.from = parameter.value(), .to = y.view(b * size, parameter.shape()), .accumulate = false});
+  return tape.record("for_each_sequence", {parameter}, y,
+                     [&kernels, &parameter, sequences, size](const Tensor& dy, Gradients& into) {
+                       const Target target = into[parameter];
+                       for (std::int64_t b = 0; target && b < sequences; ++b)
+                         kernels.add({.from = dy.view(b * size, parameter.shape()),
+                                      .to = target.tensor,
+                                      .accumulate = target.accumulate || b > 0});
+                     });
+}
+
+Tensor zeros(Memory& memory, const Shape& shape, DType type) {
+  const Tensor tensor(memory, shape, type);
+  fill(tensor, 0);
+  return tensor;
+}
+
+DType lane_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
+
+}  // namespace
+
+MlstmMemory::MlstmMemory(ParameterSet& parameters, const std::string& prefix, const Options& options,
+                         Communicator& tensor)
+    : options_(options), local_heads_(options.heads / tensor.size()) {
+  if (options.kind == XlstmMemory::associative) return;
+  const Partition heads{.axis = 0, .part = tensor.rank(), .parts = tensor.size()};
+  memory_ = &parameters.add({.name = prefix + "memory",
+                             .shape = {options.heads, options.keys, options.values},
+                             .initial = {.law = Initializer::Law::normal,
+                                         .value = 1 / std::sqrt(static_cast<double>(options.keys))},
+                             .partition = heads,
+                             .decays = true});
+  if (options.kind == XlstmMemory::learned_initial)
+    normalizer_ = &parameters.add({.name = prefix + "normalizer",
+                                   .shape = {options.heads, options.keys},
+                                   .initial = {},
+                                   .partition = heads,
+                                   .decays = false});
+}
+
+Var MlstmMemory::read(Tape& tape, const Var& q, const Var& k, const Var& v, const Var& gates,
+                      const XlstmPass& pass) const {
+  if (is_learned()) return memory_product(tape, q, *memory_);
+  const MlstmInputs inputs{.q = q, .k = k, .v = v, .gates = gates};
+  const MlstmOptions options{.sequences = pass.sequences,
+                             .heads = local_heads_,
+                             .chunk = options_.chunk,
+                             .epsilon = options_.epsilon};
+  if (pass.state != nullptr) {
+    if (q.value().rows() == pass.sequences)
+      return Var(mlstm_step(tape.backend(), inputs, pass.state->mlstm, options_.epsilon));
+    const MlstmResult result = mlstm(tape, inputs, &pass.state->mlstm, pass.starts, options);
+    pass.state->mlstm = result.state;
+    return result.h;
+  }
+  if (options_.kind == XlstmMemory::associative) return mlstm(tape, inputs, nullptr, pass.starts, options).h;
+  if (pass.starts)
+    throw Error(ErrorKind::usage, "a learned initial state cannot begin in the middle of a sequence",
+                "model.memory",
+                "do not keep documents apart (data.document_masks), or choose another memory");
+  const Shape heads{pass.sequences, local_heads_};
+  const MlstmState initial{.memory = for_each_sequence(tape, *memory_, pass.sequences),
+                           .normalizer = for_each_sequence(tape, *normalizer_, pass.sequences),
+                           .maximum = zeros(tape.backend().memory(), heads, lane_type(q.dtype()))};
+  return mlstm(tape, inputs, &initial, {}, options).h;
+}
+
+MlstmState MlstmMemory::make_state(Memory& memory, std::int64_t sequences, DType type) const {
+  if (is_learned()) return {};
+  MlstmState state =
+      empty_mlstm_state(memory, sequences, local_heads_, options_.keys, options_.values, lane_type(type));
+  if (options_.kind == XlstmMemory::learned_initial)
+    for (std::int64_t b = 0; b < sequences; ++b) {
+      copy(memory_->value(), state.memory.value().slice(b, b + 1).reshape(memory_->shape()));
+      copy(normalizer_->value(), state.normalizer.value().slice(b, b + 1).reshape(normalizer_->shape()));
+    }
+  return state;
+}
+
+double MlstmMemory::flops_per_token() const {
+  const auto keys = static_cast<double>(options_.keys), values = static_cast<double>(options_.values);
+  if (is_learned()) return 2 * options_.heads * keys * values;
+  // Half of the chunk's products with keys and with values, and the state read and written.
+  return options_.heads * (static_cast<double>(options_.chunk) * (keys + values) + 4 * keys * values);
+}
+
+}  // namespace bireme
