@@ -18,11 +18,14 @@ int run_features(Arguments arguments);
 int run_inspect(Arguments arguments);
 int run_plot(Arguments arguments);
 int run_prepare(Arguments arguments);
+int run_tokenizer(Arguments arguments);
 int run_train(Arguments arguments);
 
 std::span<const Command> commands() {
   static constexpr Command list[] = {
       {"prepare", "turn raw data into a dataset of checksummed shards", run_prepare},
+      {"tokenizer", "learn the vocabulary of a language model from text, or show what one does",
+       run_tokenizer},
       {"inspect", "show what a dataset, checkpoint or model folder holds, and whether it is whole",
        run_inspect},
       {"train", "train a model, on one rank or many", run_train},

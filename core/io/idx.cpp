@@ -1,60 +1,15 @@
 #include <spdlog/fmt/fmt.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <array>
 #include <limits>
 
 #include "core/io/archive.h"
+#include "core/io/gzip_file.h"
 
 namespace bireme {
 
 namespace {
-
-struct GzipTraits {
-  using Handle = gzFile;
-  static Handle null() noexcept { return nullptr; }
-  static void close(Handle file) noexcept { gzclose_r(file); }
-};
-
-/// A file that zlib unpacks on the way when it is gzip, and passes through when it is not.
-class GzipFile {
- public:
-  explicit GzipFile(const std::filesystem::path& path) : path_(path), file_(gzopen(path.c_str(), "rb")) {
-    if (!file_) fail("cannot open it");
-    gzbuffer(file_.get(), 1 << 18);
-  }
-
-  [[noreturn]] void fail(const std::string& what) const {
-    throw Error(ErrorKind::data, what, path_.string(), "check that it is the right file, and copy it again");
-  }
-
-  /// As many bytes as there are, up to `count`.
-  std::size_t read(std::uint8_t* into, std::size_t count) {
-    std::size_t done = 0;
-    while (done < count) {
-      const auto piece = static_cast<unsigned>(std::min<std::size_t>(count - done, 1 << 30));
-      const int got = gzread(file_.get(), into + done, piece);
-      if (got < 0) fail_unpacking();
-      if (got == 0) break;
-      done += static_cast<std::size_t>(got);
-    }
-    // A torn gzip stream reads as a short one; only the error state tells.
-    int status = Z_OK;
-    gzerror(file_.get(), &status);
-    if (status != Z_OK && status != Z_STREAM_END) fail_unpacking();
-    return done;
-  }
-
- private:
-  [[noreturn]] void fail_unpacking() const {
-    int status = Z_OK;
-    fail(fmt::format("does not unpack ({})", gzerror(file_.get(), &status)));
-  }
-
-  std::filesystem::path path_;
-  Owned<GzipTraits> file_;
-};
 
 constexpr std::int64_t kMaxExpansion = 1100;  // deflate cannot expand more than 1032 : 1
 

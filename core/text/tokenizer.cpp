@@ -157,21 +157,19 @@ class ByteTokenizer final : public Tokenizer {
   std::string bytes_;
 };
 
-std::shared_ptr<const Tokenizer> open_in_folder(const fs::path& folder) {
-  if (fs::exists(folder / tokenizer_names::sentencepiece))
-    return open_sentencepiece(folder / tokenizer_names::sentencepiece);
-  if (fs::exists(folder / tokenizer_names::byte_pair))
-    return open_byte_pair(folder / tokenizer_names::byte_pair);
-  if (fs::exists(folder / tokenizer_names::byte)) return make_byte_tokenizer();
+/// The main file of the tokenizer that a folder holds; an empty path where there is none.
+fs::path find_in_folder(const fs::path& folder, bool looks_below = true) {
+  for (const char* name : {tokenizer_names::sentencepiece, tokenizer_names::byte_pair, tokenizer_names::byte})
+    if (fs::exists(folder / name)) return folder / name;
   fs::path vocabulary;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with("rwkv_vocab") && name.ends_with(".txt"))
       vocabulary = std::max(vocabulary, entry.path());  // their names end in a date
   }
-  if (!vocabulary.empty()) return open_rwkv_vocabulary(vocabulary);
-  if (fs::is_directory(folder / "tokenizer")) return open_in_folder(folder / "tokenizer");
-  throw Error(ErrorKind::data, "the folder holds no tokenizer", folder.string(), kChoices);
+  if (vocabulary.empty() && looks_below && fs::is_directory(folder / "tokenizer"))
+    return find_in_folder(folder / "tokenizer", false);
+  return vocabulary;
 }
 
 }  // namespace
@@ -182,13 +180,23 @@ std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& what) {
   if (what == "byte") return make_byte_tokenizer();
   const fs::path path = what;
   if (!fs::exists(path)) throw Error(ErrorKind::data, "there is no such tokenizer", what, kChoices);
-  if (fs::is_directory(path)) return open_in_folder(path);
+  if (fs::is_directory(path)) {
+    const fs::path found = find_in_folder(path);
+    if (found.empty()) throw Error(ErrorKind::data, "the folder holds no tokenizer", what, kChoices);
+    return open_tokenizer(found.string());
+  }
   const std::string extension = path.extension().string();
   if (extension == ".model") return open_sentencepiece(path);
   if (extension == ".json")
     return path.filename() == tokenizer_names::byte ? make_byte_tokenizer() : open_byte_pair(path);
   if (extension == ".txt") return open_rwkv_vocabulary(path);
   throw Error(ErrorKind::data, "its name is not that of a tokenizer", what, kChoices);
+}
+
+bool holds_tokenizer(const fs::path& path) {
+  if (fs::is_directory(path)) return !find_in_folder(path).empty();
+  const std::string extension = path.extension().string();
+  return extension == ".model" || extension == ".json" || extension == ".txt";
 }
 
 }  // namespace bireme

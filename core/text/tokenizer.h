@@ -90,6 +90,8 @@ class Tokenizer {
 ///   - a folder that holds one of these, or holds it in a folder `tokenizer`.
 /// @throws Error (data) naming the file and what it lacks
 std::shared_ptr<const Tokenizer> open_tokenizer(const std::string& what);
+/// True for a file whose name is that of a tokenizer, and a folder that holds one.
+bool holds_tokenizer(const std::filesystem::path& path);
 
 /// Turns ids into text one at a time, for showing text while it is generated: bytes of a character wait until
 /// it is whole, and what is no UTF-8 becomes U+FFFD.

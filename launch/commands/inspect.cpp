@@ -4,7 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/files.h"
 #include "core/data/dataset.h"
+#include "core/data/token_dataset.h"
 #include "core/io/safetensors.h"
 #include "distributed/checkpoint_reader.h"
 #include "launch/commands.h"
@@ -28,7 +30,57 @@ struct Report {
   ErrorKind damage_kind = ErrorKind::checkpoint;
 };
 
+Report inspect_tokens(const fs::path& folder) {
+  const TokenDataset dataset = TokenDataset::open(folder);
+  const TokenManifest& manifest = dataset.manifest();
+  Report report;
+  {
+    Progress bar(terminal_progress("shard", std::ssize(manifest.shards), 0, 0));
+    report.damage = dataset.verify([&](std::int64_t done, std::int64_t) { bar.update(done); });
+  }
+  report.damage_kind = ErrorKind::data;
+  report.text = describe(dataset);
+  report.json = {{"kind", "dataset"},
+                 {"contents", manifest.kind},
+                 {"records", manifest.records},
+                 {"tokens", manifest.tokens},
+                 {"split", manifest.split},
+                 {"vocabulary", manifest.vocabulary},
+                 {"document_end", manifest.document_end},
+                 {"tokenizer", manifest.tokenizer_kind},
+                 {"tokenizer_fingerprint", manifest.tokenizer_fingerprint},
+                 {"shards", manifest.shards.size()},
+                 {"fingerprint", dataset.fingerprint()}};
+  return report;
+}
+
+Report inspect_tokenizer(const fs::path& path) {
+  const std::shared_ptr<const Tokenizer> tokenizer = open_tokenizer(path.string());
+  const SpecialTokens& special = tokenizer->special();
+  Report report;
+  report.json = {{"kind", "tokenizer"},
+                 {"tokenizer", tokenizer->kind()},
+                 {"vocabulary", tokenizer->vocabulary()},
+                 {"document_end", special.document_end},
+                 {"begin", special.begin},
+                 {"adds_begin", special.adds_begin},
+                 {"fingerprint", tokenizer->fingerprint()}};
+  const auto shown = [&](std::int32_t id) {
+    return id < 0 ? std::string("none") : fmt::format("{} ({})", id, tokenizer->piece(id));
+  };
+  report.text = fmt::format("tokenizer of kind {}: {}\n", tokenizer->kind(), path.string());
+  report.text += fmt::format("  vocabulary    {} ids\n", tokenizer->vocabulary());
+  report.text += fmt::format("  document end  {}\n", shown(special.document_end));
+  report.text += fmt::format("  begin         {}{}\n", shown(special.begin),
+                             special.adds_begin ? ", put before each document" : "");
+  report.text += fmt::format("  fingerprint   {}\n", tokenizer->fingerprint());
+  return report;
+}
+
 Report inspect_dataset(const fs::path& folder) {
+  const std::string manifest_text = read_file(folder / DatasetManifest::kFile, 64 << 20, ErrorKind::data);
+  if (parse_manifest_kind(manifest_text, (folder / DatasetManifest::kFile).string()) == "tokens")
+    return inspect_tokens(folder);
   const Dataset dataset = Dataset::open(folder);
   const ImageManifest& manifest = dataset.manifest();
   Report report;
@@ -133,7 +185,7 @@ Report inspect_run(const fs::path& folder) {
 Report inspect(const fs::path& path) {
   if (!fs::exists(path))
     throw Error(ErrorKind::data, "there is no such folder", path.string(),
-                "give a dataset, checkpoint, run or Hugging Face folder");
+                "give a dataset, checkpoint, run or Hugging Face folder, or a tokenizer");
   switch (folder_kind(path)) {
     case FolderKind::dataset: return inspect_dataset(path);
     case FolderKind::checkpoint: return inspect_checkpoint(path);
@@ -141,17 +193,18 @@ Report inspect(const fs::path& path) {
     case FolderKind::published: return inspect_published(path);
     case FolderKind::unknown: break;
   }
+  if (holds_tokenizer(path)) return inspect_tokenizer(path);
   throw Error(ErrorKind::data, "nothing here that bireme knows", path.string(),
-              "give a dataset, checkpoint, run or Hugging Face folder");
+              "give a dataset, checkpoint, run or Hugging Face folder, or a tokenizer");
 }
 
 }  // namespace
 
 int run_inspect(Arguments arguments) {
-  Options options(
-      "bireme inspect",
-      "shows what a dataset, checkpoint, run or model folder holds, and whether its checksums hold");
-  options.positional("path", "PATH", "folder to read, every byte of it")
+  Options options("bireme inspect",
+                  "shows what a dataset, checkpoint, run, model folder or tokenizer holds, and whether its "
+                  "checksums hold");
+  options.positional("path", "PATH", "folder or tokenizer to read, every byte of it")
       .example("bireme inspect data/cifar-train")
       .example("bireme inspect runs/first/checkpoints/step-00002000 --json");
   if (!options.parse(arguments)) return 0;

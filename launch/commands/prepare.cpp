@@ -11,6 +11,9 @@
 
 namespace bireme {
 
+int run_prepare_text(Arguments arguments);
+int run_prepare_tokens(Arguments arguments);
+
 namespace {
 
 constexpr std::int64_t kMostPixels = 1 << 15;  // a side; larger pictures are beyond what decoders accept
@@ -79,6 +82,8 @@ int run_prepare_images(Arguments arguments) {
 
 constexpr Command list[] = {
     {"images", "from class folders, .tar archives or IDX files", run_prepare_images},
+    {"text", "from text files or JSON lines, through a tokenizer", run_prepare_text},
+    {"tokens", "from ready-made token ids in HDF5", run_prepare_tokens},
 };
 
 }  // namespace
