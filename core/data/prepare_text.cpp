@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <memory>
 #include <optional>
 
 #include "core/base/error.h"
@@ -72,9 +73,9 @@ class TextPreparation {
             ErrorKind::usage,
             fmt::format("--validation-share {} of {} documents leaves none to train on", share, documents),
             "", "choose a smaller share");
-      open(validation_, without_slash(options.output).string() + "-validation", "validation");
+      validation_ = open(without_slash(options.output).string() + "-validation", "validation");
     }
-    open(train_, options.output, options.split);
+    train_ = open(options.output, options.split);
   }
 
   PrepareTextReport run() {
@@ -97,8 +98,8 @@ class TextPreparation {
     PrepareTextReport report{.train = {}, .validation = {}, .text = documents.report()};
     report.text.empty_documents += empty_;
     report.text.documents -= empty_;
-    if (validation_) report.validation = finish(validation_);
-    report.train = finish(train_);
+    if (validation_) report.validation = finish(*validation_);
+    report.train = finish(*train_);
     return report;
   }
 
@@ -108,20 +109,21 @@ class TextPreparation {
     TokenWriter writer;
   };
 
-  void open(std::optional<Output>& output, const fs::path& path, const std::string& split) const {
+  std::unique_ptr<Output> open(const fs::path& path, const std::string& split) const {
     const Tokenizer& tokenizer = *options_.tokenizer;
-    output.emplace(Output{path, TokenWriter({.output = path,
-                                             .split = split,
-                                             .shard_size = options_.shard_size,
-                                             .vocabulary = tokenizer.vocabulary(),
-                                             .document_end = tokenizer.special().document_end,
-                                             .tokenizer = options_.tokenizer,
-                                             .replace = options_.replace})});
+    return std::make_unique<Output>(
+        Output{path, TokenWriter({.output = path,
+                                  .split = split,
+                                  .shard_size = options_.shard_size,
+                                  .vocabulary = tokenizer.vocabulary(),
+                                  .document_end = tokenizer.special().document_end,
+                                  .tokenizer = options_.tokenizer,
+                                  .replace = options_.replace})});
   }
 
-  static PreparedTokens finish(std::optional<Output>& output) {
-    output->writer.finish();
-    return {output->path, output->writer.documents(), output->writer.tokens()};
+  static PreparedTokens finish(Output& output) {
+    output.writer.finish();
+    return {output.path, output.writer.documents(), output.writer.tokens()};
   }
 
   std::int64_t tokens() const {
@@ -149,8 +151,8 @@ class TextPreparation {
   }
 
   const PrepareTextOptions& options_;
-  std::optional<Output> train_, validation_;
-  bool is_cut_ = false;  // the only document goes to both
+  std::unique_ptr<Output> train_, validation_;  // the second only where it was asked for
+  bool is_cut_ = false;                         // the only document goes to both
   std::int64_t train_documents_ = 0, written_ = 0, empty_ = 0;
 };
 

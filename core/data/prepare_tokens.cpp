@@ -97,12 +97,14 @@ PreparedTokens prepare_tokens(const PrepareTokensOptions& options) {
                       .document_end = options.document_end,
                       .tokenizer = nullptr,
                       .replace = options.replace});
+  const std::int64_t row = file.row();
   file.each_slab([&](const std::vector<std::int32_t>& ids, std::int64_t before) {
     const std::span<const std::int32_t> all(ids);
     std::size_t begin = 0;
     for (std::size_t i = 0; i < ids.size(); ++i) {
       const std::int64_t next = before + static_cast<std::int64_t>(i) + 1;
-      if (ids[i] != options.document_end && (file.row() == 0 || next % file.row() != 0)) continue;
+      const bool ends_row = row > 0 && next % row == 0;
+      if (ids[i] != options.document_end && !ends_row) continue;
       writer.append(all.subspan(begin, i + 1 - begin));
       writer.end_document();
       begin = i + 1;

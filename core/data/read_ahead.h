@@ -21,7 +21,7 @@ class ReadAhead {
   /// @param ahead  things prepared or in preparation at most, 1 or more; bounds the memory
   ReadAhead(std::function<T(std::int64_t number)> make, std::int64_t first, int ahead)
       : make_(std::move(make)), next_(first), ahead_(static_cast<std::size_t>(ahead)) {
-    thread_ = std::jthread([this, first](std::stop_token stop) { run(stop, first); });
+    thread_ = std::jthread([this, first](const std::stop_token& stop) { run(stop, first); });
   }
 
   /// The next thing. One caller at a time. @throws what making it threw; the same again when called again

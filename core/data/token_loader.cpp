@@ -52,6 +52,10 @@ TokenBatch read_windows(const TokenDataset& dataset, std::span<const std::int64_
 }
 
 struct TokenLoader::Implementation {
+  Implementation(const TokenLoaderOptions& options, std::function<TokenBatch(std::int64_t)> make)
+      : accumulate(options.accumulate),
+        parts(std::move(make), options.start_step * options.accumulate, options.parts_ahead) {}
+
   int accumulate;
   ReadAhead<TokenBatch> parts;
 };
@@ -70,8 +74,7 @@ TokenLoader::TokenLoader(const TokenLoaderOptions& options, const Sampler& sampl
     batch.global_count = sampler.batch_size();
     return batch;
   };
-  implementation_ = std::unique_ptr<Implementation>(new Implementation{
-      options.accumulate, {make, options.start_step * options.accumulate, options.parts_ahead}});
+  implementation_ = std::make_unique<Implementation>(options, make);
 }
 
 TokenLoader::~TokenLoader() = default;

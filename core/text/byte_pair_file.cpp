@@ -15,6 +15,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::int64_t kMostIds = 1 << 22;
+constexpr int kMostLevels = 64;
 
 /// One section of the file at a time; each takes what it knows and refuses the rest.
 class Parser {
@@ -203,7 +204,14 @@ class Parser {
 }  // namespace
 
 BytePairFile parse_byte_pair_file(const std::string& text, const std::string& where) {
-  const Json json = Json::parse(text, nullptr, false);
+  // Values are copied and printed by recursion, so a file made to be deep would overflow the stack.
+  const auto check_depth = [&](int depth, Json::parse_event_t, const Json&) {
+    if (depth > kMostLevels)
+      throw Error(ErrorKind::data, fmt::format("is nested more than {} levels deep", kMostLevels), where,
+                  "copy the tokenizer again");
+    return true;
+  };
+  const Json json = Json::parse(text, check_depth, false);
   if (json.is_discarded())
     throw Error(ErrorKind::data, "is not valid JSON", where, "copy the tokenizer again");
   return Parser(json, where).parse();

@@ -228,6 +228,11 @@ TEST_F(Tokenizers, RefuseByNameWhatTheyDoNotImplement) {
       {"(a", "not a regular expression"}));
   json["model"]["vocab"].erase("a");
   EXPECT_TRUE(mentions(refusal(json), {"0x61"}));
+  folder_.write("a/tokenizer.json", "{\"model\": {}, \"pre_tokenizer\": " + std::string(1000000, '[') +
+                                        std::string(1000000, ']') + "}");
+  EXPECT_TRUE(mentions(
+      error_of(ErrorKind::data, [&] { open_tokenizer((folder_.path() / "a/tokenizer.json").string()); }),
+      {"tokenizer.json", "64 levels"}));
   folder_.write("a/tokenizer.json", "{\"model\": ");
   EXPECT_TRUE(mentions(
       error_of(ErrorKind::data, [&] { open_tokenizer((folder_.path() / "a/tokenizer.json").string()); }),
