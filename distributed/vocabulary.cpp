@@ -80,7 +80,7 @@ TokenLoss VocabularyHead::loss(Tape& tape, const Var& hidden, const Tensor& targ
 }
 
 Tensor VocabularyHead::logits(const Backend& backend, const Tensor& hidden) const {
-  const Tensor mine = token_logits(backend, hidden, part());
+  Tensor mine = token_logits(backend, hidden, part());
   if (tensor_.size() == 1) return mine;
   // Parts side by side for the exchange, the smaller ones padded to the size of the first.
   const Shape& whole = weight_.whole_shape();

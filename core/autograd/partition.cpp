@@ -41,10 +41,10 @@ void for_pieces(const Shape& whole, const Partition& partition, F&& f) {
 }  // namespace
 
 std::int64_t Blocks::shares() const {
-  if (shares_.empty()) return count_;
+  if (shares_.empty()) return std::max(count_, 1);
   std::int64_t total = 0;
   for (const std::int64_t share : shares_) total += share;
-  return total;
+  return std::max<std::int64_t>(total, 1);
 }
 
 std::int64_t Blocks::begin(int block, std::int64_t size) const {
@@ -107,6 +107,7 @@ std::int64_t global_index(std::int64_t local_index, const Shape& whole, const Pa
   for (int i = partition.axis + 1; i < whole.rank(); ++i) inner *= whole[i];
   for (int block = 0; block < partition.blocks.count(); ++block)
     local_size += run_of_block(size, partition, block).length;
+  if (local_size == 0) return 0;  // an empty part has no elements to ask for
   const std::int64_t outer = local_index / (local_size * inner);
   std::int64_t entry = local_index / inner % local_size;
   for (int block = 0;; ++block) {
