@@ -72,16 +72,20 @@ void four_weight_gradient(const Y* dy, const X* x, const Target& dweight, std::i
   const hn::ScalableTag<float> d;
   PartialSums<float> sums(memory, rows, 4 * channels);
   sums.over_rows([&](std::int64_t begin, std::int64_t end, float* line) {
-    for (std::int64_t r = begin; r < end; ++r)
-      for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
+    for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
+      auto first = hn::Zero(d), second = hn::Zero(d), third = hn::Zero(d), fourth = hn::Zero(d);
+      for (std::int64_t r = begin; r < end; ++r) {
         const auto v = load(d, x + r * channels + c, part), g = load(d, dy + r * channels + c, part);
-        const auto add = [&](float* to, hn::Vec<decltype(d)> input)
-                             HWY_ATTR { store(d, hn::MulAdd(g, input, load(d, to, part)), to, part); };
-        add(line + c, hn::Broadcast<0>(v));
-        add(line + channels + c, hn::Broadcast<1>(v));
-        add(line + 2 * channels + c, hn::Broadcast<2>(v));
-        add(line + 3 * channels + c, hn::Broadcast<3>(v));
-      });
+        first = hn::MulAdd(g, hn::Broadcast<0>(v), first);
+        second = hn::MulAdd(g, hn::Broadcast<1>(v), second);
+        third = hn::MulAdd(g, hn::Broadcast<2>(v), third);
+        fourth = hn::MulAdd(g, hn::Broadcast<3>(v), fourth);
+      }
+      store(d, first, line + c, part);
+      store(d, second, line + channels + c, part);
+      store(d, third, line + 2 * channels + c, part);
+      store(d, fourth, line + 3 * channels + c, part);
+    });
   });
   std::vector<float> total(static_cast<std::size_t>(4 * channels));
   sums.total(0, 4 * channels, total.data());
@@ -243,6 +247,32 @@ void gate_forward(const GateProductsForward& a) {
   });
 }
 
+/// One vector of channels of kOutputs gates: dx (+)= Σ_o dy·W, and Σ_r dy·x, which stays in registers while
+/// the rows run, into `line`.
+template <int kOutputs, class X, class P, class F = Lane<X>>
+void gate_columns(const GateProductsBackward& a, std::int64_t begin, std::int64_t end,
+                  std::int64_t first_output, std::int64_t c, F* line, P part) {
+  const Lanes<X> d;
+  const std::int64_t channels = a.x.channels(), outputs = a.dy.channels();
+  hn::Vec<decltype(d)> weights[kOutputs], totals[kOutputs];
+  for (int o = 0; o < kOutputs; ++o) {
+    weights[o] = load(d, gate_row<F>(a.a, a.b, first_output + o, a.first) + c, part);
+    totals[o] = hn::Zero(d);
+  }
+  for (std::int64_t r = begin; r < end; ++r) {
+    const F* dy = a.dy.data<F>() + r * outputs + first_output;
+    const auto x = load(d, a.x.data<X>() + r * channels + c, part);
+    auto dx = hn::Zero(d);
+    for (int o = 0; o < kOutputs; ++o) {
+      const auto g = hn::Set(d, dy[o]);
+      dx = hn::MulAdd(g, weights[o], dx);
+      totals[o] = hn::MulAdd(g, x, totals[o]);
+    }
+    if (a.dx) put(d, dx, a.dx.tensor.data<X>() + r * channels + c, a.dx.accumulate || first_output > 0, part);
+  }
+  for (int o = 0; o < kOutputs; ++o) store(d, totals[o], line + (first_output + o) * channels + c, part);
+}
+
 template <class X>
 void gate_backward(const GateProductsBackward& a, Memory& memory) {
   using F = Lane<X>;
@@ -250,21 +280,11 @@ void gate_backward(const GateProductsBackward& a, Memory& memory) {
   const std::int64_t channels = a.x.channels(), outputs = a.dy.channels(), heads = outputs / 2;
   PartialSums<F> sums(memory, a.x.rows(), outputs * channels);
   sums.over_rows([&](std::int64_t begin, std::int64_t end, F* line) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      const F* dy = a.dy.data<F>() + r * outputs;
-      const X* x = a.x.data<X>() + r * channels;
-      for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
-        const auto v = load(d, x + c, part);
-        auto dx = hn::Zero(d);
-        for (std::int64_t o = 0; o < outputs; ++o) {
-          const auto g = hn::Set(d, dy[o]);
-          dx = hn::MulAdd(g, load(d, gate_row<F>(a.a, a.b, o, a.first) + c, part), dx);
-          F* to = line + o * channels + c;
-          store(d, hn::MulAdd(g, v, load(d, to, part)), to, part);
-        }
-        if (a.dx) put(d, dx, a.dx.tensor.data<X>() + r * channels + c, a.dx.accumulate, part);
-      });
-    }
+    for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
+      std::int64_t o = 0;
+      for (; o + 8 <= outputs; o += 8) gate_columns<8, X>(a, begin, end, o, c, line, part);
+      for (; o < outputs; o += 2) gate_columns<2, X>(a, begin, end, o, c, line, part);
+    });
   });
   for (std::int64_t o = 0; o < outputs; ++o) {
     const Tensor& to = o < heads ? a.da : a.db;
