@@ -77,7 +77,7 @@ class Sentences final : public sentencepiece::SentenceIterator {
 };
 
 /// The library's message without the place in its source and the condition before it.
-std::string plain_message(std::string message) {
+std::string plain_message(const std::string& message) {
   const std::size_t end = message.rfind("] ");
   return end == std::string::npos ? message : message.substr(end + 2);
 }
