@@ -130,6 +130,7 @@ Tensor Rwkv::hidden_with(const Backend& backend, const TokenInput& input, DType 
 std::unique_ptr<DecodingState> Rwkv::make_state(const Backend& backend, std::int64_t sequences,
                                                 std::int64_t /*capacity*/, DType type) const {
   std::vector<RwkvLayerState> layers;
+  layers.reserve(blocks_.size());
   for (const RwkvBlock& block : blocks_)
     layers.push_back(block.empty_state(backend.memory(), sequences, type));
   return std::make_unique<RwkvState>(std::move(layers), sequences, type);

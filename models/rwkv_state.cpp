@@ -21,6 +21,7 @@ std::unique_ptr<DecodingState> RwkvState::clone() const {
   const std::shared_ptr<Memory> memory = make_host_memory();
   const auto copied = [&](const Tensor& tensor) { return bireme::clone(*memory, tensor); };
   std::vector<RwkvLayerState> layers;
+  layers.reserve(layers_.size());
   for (const RwkvLayerState& layer : layers_)
     layers.push_back({.time_x = copied(layer.time_x),
                       .channel_x = copied(layer.channel_x),

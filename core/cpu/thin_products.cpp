@@ -76,6 +76,7 @@ void thin_product(const ThinProduct& p, const T* x, const T* weight, const float
     rows = x;
   }
   switch (p.rows) {
+    case 0: return;  // nothing to read
     case 1: thin_rows<1>(p, rows, weight, bias, y); return;
     case 2: thin_rows<2>(p, rows, weight, bias, y); return;
     case 3: thin_rows<3>(p, rows, weight, bias, y); return;

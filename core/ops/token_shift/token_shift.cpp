@@ -36,6 +36,7 @@ std::vector<Var> token_shift(Tape& tape, const Var& x, const std::vector<Var>& m
           fill(gradient, 0);
         }
         std::vector<Target> dmu;
+        dmu.reserve(mu.size());
         for (const Var& rate : mu) dmu.push_back(into[rate]);
         backend.token_shift().token_shift(TokenShiftBackward{.sequences = sequences,
                                                              .dmixed = dmixed,
