@@ -13,6 +13,7 @@ namespace bireme {
 
 std::vector<double> decay_curve(std::span<const double> time_decay) {
   std::vector<double> curve;
+  curve.reserve(time_decay.size());
   for (const double x : time_decay) curve.push_back(std::exp(-std::exp(x)));
   std::sort(curve.begin(), curve.end(), std::greater<>());
   return curve;
@@ -21,6 +22,7 @@ std::vector<double> decay_curve(std::span<const double> time_decay) {
 std::vector<std::vector<double>> decay_curves(const Rwkv& model) {
   const std::shared_ptr<Memory> memory = make_host_memory();
   std::vector<std::vector<double>> curves;
+  curves.reserve(static_cast<std::size_t>(model.options().layers));
   for (int l = 0; l < model.options().layers; ++l) {
     const Parameter* decay = model.parameters().find(fmt::format("blocks.{}.att.time_decay", l));
     curves.push_back(decay_curve(convert(*memory, decay->value(), DType::f64).values<double>()));
@@ -30,6 +32,7 @@ std::vector<std::vector<double>> decay_curves(const Rwkv& model) {
 
 std::vector<std::vector<double>> initial_decay_curves(const RwkvOptions& options) {
   std::vector<std::vector<double>> curves;
+  curves.reserve(static_cast<std::size_t>(options.layers));
   for (int l = 0; l < options.layers; ++l)
     curves.push_back(decay_curve(rwkv_initial_values(options, l).time_decay));
   return curves;
