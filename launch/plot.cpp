@@ -194,8 +194,8 @@ std::string gnuplot_script(const Figure& figure, const std::filesystem::path& ou
   const double panel_width = 1.0 / grid.columns, panel_height = top / grid.rows;
   for (std::size_t p = 0; p < figure.panels.size(); ++p) {
     const Panel& panel = figure.panels[p];
-    const auto row = static_cast<double>(p / static_cast<std::size_t>(grid.columns));
-    const auto column = static_cast<double>(p % static_cast<std::size_t>(grid.columns));
+    const std::size_t columns = static_cast<std::size_t>(grid.columns), below = p / columns;
+    const auto row = static_cast<double>(below), column = static_cast<double>(p % columns);
     text += fmt::format("set origin {:.4f},{:.4f}\nset size {:.4f},{:.4f}\n", column * panel_width,
                         top - (row + 1) * panel_height, panel_width, panel_height);
     text += legend(panel);

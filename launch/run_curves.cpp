@@ -20,6 +20,7 @@ RunCurves read_run(const std::filesystem::path& folder) {
       run.prototypes = static_cast<double>(load_configuration(configuration).model.prototypes);
     } catch (const Error&) {
       // A run of another version: its curves are still worth a picture, without the line of the collapse.
+      run.prototypes = 0;
     }
   }
   return run;

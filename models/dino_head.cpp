@@ -26,7 +26,7 @@ void DinoHeadOptions::validate() const {
            "choose 2 or more: one prototype alone tells nothing apart");
 }
 
-DinoHead::DinoHead(const DinoHeadOptions& options, ParameterSet& parameters, std::string prefix,
+DinoHead::DinoHead(const DinoHeadOptions& options, ParameterSet& parameters, const std::string& prefix,
                    Communicator& tensor, SumOverRanks sum)
     : options_(options), tensor_(tensor), sum_(std::move(sum)) {
   options.validate();

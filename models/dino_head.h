@@ -39,8 +39,8 @@ class DinoHead {
   /// Registers the parameters under their official names, each preceded by `prefix`.
   /// @param sum  adds batch norm's sums over the ranks that share a batch; empty for one rank
   /// @throws Error (usage) when an option cannot be, or the tensor degree does not divide K
-  DinoHead(const DinoHeadOptions& options, ParameterSet& parameters, std::string prefix, Communicator& tensor,
-           SumOverRanks sum = {});
+  DinoHead(const DinoHeadOptions& options, ParameterSet& parameters, const std::string& prefix,
+           Communicator& tensor, SumOverRanks sum = {});
 
   const DinoHeadOptions& options() const { return options_; }
 

@@ -20,6 +20,7 @@ constexpr std::array kTypes = {
 
 std::vector<std::string> known_names() {
   std::vector<std::string> names;
+  names.reserve(kTypes.size());
   for (const ModelType& type : kTypes) names.emplace_back(type.name);
   return names;
 }

@@ -99,6 +99,7 @@ Var VisionTransformer::embed(Tape& tape, const std::vector<Var>& images, const L
   const Var patches =
       linear(tape, extract_patches(tape, images, options_.patch, type), *patch_weight_, patch_bias_);
   std::vector<Var> embeddings;
+  embeddings.reserve(images.size());
   for (const Var& image : images) embeddings.push_back(positions(tape, image.shape()[2], image.shape()[3]));
   return assemble_tokens(tape, patches, *class_token_, embeddings, layout.segments);
 }
@@ -209,7 +210,8 @@ Tensor VisionTransformer::attention(const Backend& backend, const Tensor& images
 }
 
 double VisionTransformer::flops(std::int64_t height, std::int64_t width, bool class_only) const {
-  const double patches = static_cast<double>((height / options_.patch) * (width / options_.patch));
+  const std::int64_t grid_rows = height / options_.patch, grid_columns = width / options_.patch;
+  const auto patches = static_cast<double>(grid_rows * grid_columns);
   const double rows = patches + 1, dim = static_cast<double>(options_.embed_dim),
                hidden = static_cast<double>(options_.hidden());
   const double pixels = static_cast<double>(options_.channels) * options_.patch * options_.patch;

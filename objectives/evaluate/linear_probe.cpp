@@ -157,6 +157,7 @@ std::vector<ProbeResult> sweep_linear_probe(const Backend& backend, Communicator
   }
   ranks.all_reduce(accuracies, Reduce::sum).wait();
   std::vector<ProbeResult> results;
+  results.reserve(learning_rates.size());
   for (std::size_t i = 0; i < learning_rates.size(); ++i)
     results.push_back({learning_rates[i], accuracies.data<double>()[i]});
   std::stable_sort(results.begin(), results.end(),

@@ -40,6 +40,7 @@ inline std::string png(const PngParts& parts) {
   png_write_info(png, info);
   std::string rows = parts.rows;
   std::vector<png_bytep> lines;
+  lines.reserve(static_cast<std::size_t>(parts.height));
   const std::size_t row = rows.size() / static_cast<std::size_t>(parts.height);
   for (int y = 0; y < parts.height; ++y)
     lines.push_back(reinterpret_cast<png_bytep>(rows.data()) + row * static_cast<std::size_t>(y));
