@@ -10,8 +10,8 @@
 #include "core/ops/mlstm/mlstm_kernels.h"
 #include "core/ops/norm/norm_kernels.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
-#include "core/ops/token_shift/token_shift_kernels.h"
 #include "core/ops/slstm/slstm_kernels.h"
+#include "core/ops/token_shift/token_shift_kernels.h"
 #include "core/ops/update/update_kernels.h"
 #include "core/ops/wkv/wkv_kernels.h"
 

@@ -105,9 +105,10 @@ void require_same_model(const std::vector<PublishedTensor>& tensors, const Param
     const Shape& whole = parameter->whole_shape();
     const std::int64_t block_rows = tensor.blocks.length(tensor.block, whole.front());
     if (whole.elements() / whole.front() * block_rows != tensor.shape.elements())
-      refuse(fmt::format("`{}` has the shape {}, this run's `{}` has {}{}", tensor.name,
-                         to_string(tensor.shape), tensor.parameter, to_string(whole),
-                         tensor.blocks.count() > 1 ? fmt::format(" for {} of these", tensor.blocks.count()) : ""));
+      refuse(fmt::format(
+          "`{}` has the shape {}, this run's `{}` has {}{}", tensor.name, to_string(tensor.shape),
+          tensor.parameter, to_string(whole),
+          tensor.blocks.count() > 1 ? fmt::format(" for {} of these", tensor.blocks.count()) : ""));
     covered.insert(tensor.parameter);
   }
   for (std::size_t i = 0; i < parameters.size(); ++i) {

@@ -85,7 +85,8 @@ TEST_P(TokenLossOp, SlicesMakeUpTheWhole) {
 TEST_P(TokenLossOp, LogProbabilitiesAreThoseOfTheTargets) {
   const Sizes sizes{8, 12, 4};
   ParameterSet p;
-  Parameter& weight = p.add({.name = "w", .shape = {12, 4}, .initial = {Initializer::Law::normal, 1}, .partition = {}});
+  Parameter& weight =
+      p.add({.name = "w", .shape = {12, 4}, .initial = {Initializer::Law::normal, 1}, .partition = {}});
   p.build(memory(), {.master = DType::f64});
   p.initialize(1);
   Tape tape(backend(), Tape::Mode::inference);

@@ -26,7 +26,7 @@ TEST_F(Interrupted, AFlippedBitInAShardNamesIt) {
 TEST_F(Interrupted, APictureThatDoesNotDecodeIsNamed) {
   DatasetWriter writer({.output = path("broken"), .classes = {"a"}});
   for (int i = 0; i < 8; ++i) {
-    EncodedPicture picture{.height = 8, .width = 8, .channels = 1, .label = 0};
+    EncodedPicture picture{.bytes = {}, .height = 8, .width = 8, .channels = 1, .label = 0};
     picture.bytes.assign(64, static_cast<std::uint8_t>(i));
     if (i == 5) {
       picture.codec = Codec::jpeg;  // the beginning of one, and no more

@@ -49,7 +49,7 @@ FaultyTraining::FaultyTraining() {
   folder_.write("tiny.toml", kConfiguration);
   DatasetWriter writer({.output = dataset(), .classes = {"a", "b", "c"}, .shard_size = 6});
   for (int picture = 0; picture < 12; ++picture) {
-    EncodedPicture encoded{.height = kSide, .width = kSide, .channels = 1, .label = picture % 3};
+    EncodedPicture encoded{.bytes = {}, .height = kSide, .width = kSide, .channels = 1, .label = picture % 3};
     for (int pixel = 0; pixel < kSide * kSide; ++pixel)
       encoded.bytes.push_back(static_cast<std::uint8_t>((pixel * 7 + picture * 31) % 251));
     writer.append(std::move(encoded));

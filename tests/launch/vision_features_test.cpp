@@ -20,7 +20,7 @@ Dataset dataset_of(const TemporaryFolder& folder, int channels) {
   const std::filesystem::path path = folder.path() / "set";
   DatasetWriter writer({.output = path, .classes = {"a"}});
   for (int picture = 0; picture < kPictures; ++picture) {
-    EncodedPicture encoded{.height = kSide, .width = kSide, .channels = channels, .label = 0};
+    EncodedPicture encoded{.bytes = {}, .height = kSide, .width = kSide, .channels = channels, .label = 0};
     for (int pixel = 0; pixel < kSide * kSide; ++pixel)
       for (int c = 0; c < channels; ++c) encoded.bytes.push_back(value_at(picture, pixel, c));
     writer.append(std::move(encoded));
