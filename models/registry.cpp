@@ -16,6 +16,12 @@ constexpr std::array kTypes = {
     ModelType{.name = "vit",
               .published = "vit",
               .summary = "vision transformer, trained by self-distillation (DINO)"},
+    ModelType{.name = "rwkv", .published = "rwkv", .summary = "RWKV-4, a recurrent language model"},
+    ModelType{.name = "xlstm",
+              .published = "xlstm",
+              .summary = "xLSTM, a recurrent language model",
+              .also = "xlstm_paper"},
+    ModelType{.name = "llama", .published = "llama", .summary = "LLaMA-style decoder, a language model"},
 };
 
 std::vector<std::string> known_names() {
@@ -42,7 +48,7 @@ const ModelType& model_type_of(const std::filesystem::path& folder) {
   const JsonFile config(folder / "config.json");
   const std::string published = config.text("model_type");
   for (const ModelType& type : kTypes)
-    if (type.published == published) return type;
+    if (type.published == published || (!published.empty() && type.also == published)) return type;
   config.fail(fmt::format("`model_type` is `{}`", published),
               fmt::format("this program knows: {}", fmt::join(known_names(), ", ")));
 }

@@ -12,6 +12,7 @@ struct ModelType {
   std::string_view name;       ///< model.type
   std::string_view published;  ///< `model_type` in a published folder's config.json
   std::string_view summary;    ///< for help texts
+  std::string_view also = {};  ///< another `model_type` of the same kind of network
 };
 
 /// All that this program has.

@@ -26,7 +26,7 @@ class Xlstm final : public LanguageModel {
   const ParameterSet& parameters() const override { return parameters_; }
   std::int64_t vocabulary() const override { return options_.vocabulary; }
   std::int64_t channels() const override { return options_.channels; }
-  std::int64_t context() const override { return options_.context; }
+  std::int64_t context() const override { return 0; }
   const VocabularyHead& head() const override { return *head_; }
 
   Var hidden(Tape& tape, const TokenInput& input, const LanguageForward& how) const override;
