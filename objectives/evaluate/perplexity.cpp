@@ -1,0 +1,104 @@
+#include "objectives/evaluate/perplexity.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/base/error.h"
+
+namespace bireme {
+
+namespace {
+
+/// Windows of one length as a batch; what is not to be scored has no target.
+struct Windows {
+  Tensor tokens, targets, starts;
+};
+
+/// Window i reads tokens [i·stride, i·stride + length) and predicts those one further on.
+class WindowReader {
+ public:
+  WindowReader(const Backend& backend, const TokenDataset& text, const PerplexityOptions& options)
+      : backend_(backend), text_(text), options_(options) {}
+
+  std::int64_t count() const {
+    const std::int64_t predicted = text_.tokens() - 1, rest = predicted - options_.length;
+    const std::int64_t all = rest <= 0 ? 1 : 1 + (rest + options_.stride - 1) / options_.stride;
+    return options_.windows > 0 ? std::min(all, options_.windows) : all;
+  }
+  /// The last window of the text may be shorter than the others.
+  std::int64_t length(std::int64_t window) const {
+    return std::min(options_.length, text_.tokens() - 1 - window * options_.stride);
+  }
+
+  /// Windows [begin, end), all of one length.
+  Windows read(std::int64_t begin, std::int64_t end) const {
+    const std::int64_t length = this->length(begin), count = end - begin;
+    const Shape shape{count, length};
+    Memory& memory = backend_.memory();
+    Windows w{Tensor(memory, shape, DType::i32), Tensor(memory, shape, DType::i32), {}};
+    if (options_.documents_apart) w.starts = Tensor(memory, shape, DType::u8);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t window = begin + i, first = i * length;
+      const TokenRun run = text_.read(window * options_.stride, length + 1);
+      std::copy_n(run.tokens.begin(), length, w.tokens.data<std::int32_t>() + first);
+      std::int32_t* targets = w.targets.data<std::int32_t>() + first;
+      std::copy_n(run.tokens.begin() + 1, length, targets);
+      if (window > 0) std::fill_n(targets, std::min(length, options_.length - options_.stride), -1);
+      if (!options_.documents_apart) continue;
+      std::fill_n(w.starts.data<std::uint8_t>() + first, length, std::uint8_t{0});
+      for (const std::int64_t start : run.starts) {
+        if (start < length) w.starts.data<std::uint8_t>()[first + start] = 1;
+        if (start > 0) targets[start - 1] = -1;  // nothing before a document tells of its first token
+      }
+    }
+    return w;
+  }
+
+ private:
+  const Backend& backend_;
+  const TokenDataset& text_;
+  const PerplexityOptions& options_;
+};
+
+}  // namespace
+
+void PerplexityOptions::validate() const {
+  if (length < 1 || stride < 1 || stride > length)
+    throw Error(ErrorKind::usage, fmt::format("the length is {} and the stride {}", length, stride),
+                "perplexity", "choose a stride from 1 to the length");
+}
+
+double Perplexity::value() const { return std::exp(log_loss); }
+
+Perplexity evaluate_perplexity(const Backend& backend, Communicator& ranks, const LanguageModel& model,
+                               const TokenDataset& text, const PerplexityOptions& options,
+                               const std::function<void(std::int64_t, std::int64_t)>& progress) {
+  options.validate();
+  if (text.tokens() < 2)
+    throw Error(ErrorKind::data, fmt::format("the text has {} tokens", text.tokens()), "perplexity",
+                "give at least two: the first is predicted by nothing");
+  const WindowReader reader(backend, text, options);
+  const std::int64_t windows = reader.count(), share = (windows + ranks.size() - 1) / ranks.size();
+  const std::int64_t first = std::min(windows, ranks.rank() * share), last = std::min(windows, first + share);
+  double loss = 0, count = 0;
+  for (std::int64_t begin = first; begin < last;) {
+    std::int64_t end = std::min(last, begin + options.batch_size);
+    while (reader.length(end - 1) != reader.length(begin)) --end;
+    const Windows w = reader.read(begin, end);
+    Tape tape(backend, Tape::Mode::inference);
+    const Var hidden = model.hidden(tape, {w.tokens, w.starts}, {.type = options.type});
+    const TokenLoss result = model.head().loss(tape, hidden, w.targets, {});
+    loss += static_cast<double>(result.loss.value().data<float>()[0]);
+    count += result.count;
+    begin = end;
+    ranks.beat();
+    if (progress) progress(std::min(windows, (begin - first) * ranks.size()), windows);
+  }
+  loss = ranks.all_reduce_value(loss, Reduce::sum);
+  count = ranks.all_reduce_value(count, Reduce::sum);
+  return {.log_loss = loss / std::max(1.0, count), .tokens = static_cast<std::int64_t>(count)};
+}
+
+}  // namespace bireme
