@@ -12,9 +12,10 @@ namespace {
 LearningRateSchedule learning_rate_schedule(const Configuration& configuration, std::int64_t steps) {
   using Shape = LearningRateSchedule::Shape;
   const std::string& type = configuration.schedule.type;
-  return {.shape = type == "cosine"   ? Shape::cosine
-                   : type == "linear" ? Shape::linear
-                                      : Shape::constant,
+  return {.shape = type == "cosine"        ? Shape::cosine
+                   : type == "linear"      ? Shape::linear
+                   : type == "exponential" ? Shape::exponential
+                                           : Shape::constant,
           .base = configuration.optimizer.learning_rate,
           .minimum = configuration.optimizer.minimum_learning_rate,
           .warmup = configuration.schedule.warmup_steps,
@@ -54,13 +55,13 @@ StepReport Trainer::step(std::int64_t step, const std::function<Batch()>& next) 
   objective_.begin(step);
   parameters.begin_gradients();
   for (std::int64_t part = 0; part < parts; ++part) {
-    const Batch batch = next();
-    Tape tape(*context_.backend);
+    const Batch batch = timed("data", next);
+    Tape tape(*context_.backend, Tape::Mode::record, profile_);
     const Var loss = objective_.compute(tape, batch);
     sync_.begin(part + 1 == parts);  // only the last part communicates
     tape.backward(loss, &parameters, [&](Parameter& parameter) { sync_.ready(parameter); });
   }
-  sync_.wait();
+  timed("gradient_sync", [&] { sync_.wait(); });
   report.loss = objective_.reduce();
   const auto& o = configuration_.optimizer;
   Communicator& tensor = context_.mesh->tensor();
@@ -76,8 +77,10 @@ StepReport Trainer::step(std::int64_t step, const std::function<Batch()>& next) 
   const bool finite = std::isfinite(report.loss) && clipped.finite;
   report.skipped = context_.mesh->world().all_reduce_value(finite ? 0 : 1, Reduce::max) > 0;
   if (report.skipped) return report;
-  optimizer_.step(report.learning_rate, cosine_between(o.weight_decay, o.weight_decay_end, step, steps_),
-                  clipped.scales);
+  timed("optimizer", [&] {
+    optimizer_.step(report.learning_rate, cosine_between(o.weight_decay, o.weight_decay_end, step, steps_),
+                    clipped.scales);
+  });
   gather_values();
   objective_.after_step();
   return report;

@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include "core/base/profile.h"
 #include "core/optimizer/adamw.h"
 #include "core/optimizer/schedule.h"
 #include "distributed/gradient_sync.h"
@@ -26,6 +27,8 @@ class Trainer {
   Trainer(const Configuration& configuration, const Context& context, Objective& objective,
           std::int64_t steps);
 
+  /// Times operations from now on. @param profile  outlives the trainer
+  void measure(Profile& profile) { profile_ = &profile; }
   /// `next` yields the step's micro-batches. Collective.
   StepReport step(std::int64_t step, const std::function<Batch()>& next);
 
@@ -33,6 +36,11 @@ class Trainer {
 
  private:
   void gather_values();
+  /// Runs work that is no operation of a tape, timed where times are wanted.
+  template <class Work>
+  decltype(auto) timed(const char* name, Work&& work) {
+    return profile_ != nullptr ? profile_->measure(name, work) : work();
+  }
 
   const Configuration& configuration_;
   const Context& context_;
@@ -41,6 +49,7 @@ class Trainer {
   LearningRateSchedule learning_rate_;
   AdamWOptimizer optimizer_;
   GradientSync sync_;
+  Profile* profile_ = nullptr;
 };
 
 }  // namespace bireme

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "core/base/error.h"
+#include "core/base/files.h"
 #include "core/data/loader.h"
 #include "distributed/checkpoint_reader.h"
 #include "distributed/signals.h"
@@ -48,9 +49,11 @@ class Training {
     if (world.rank() == 0)
       for (const std::string& warning : configuration_warnings(configuration_)) spdlog::warn("{}", warning);
     start_ = request.resume ? resume() : std::nullopt;
+    if (configuration_.run.profile) trainer_.measure(profile_);
   }
 
   int run() {
+    const SignalFlag signals;  // before the long work: a signal in the first evaluation counts as well
     if (!start_) save_model(state_, folder_.untrained(), 0);
     const std::int64_t start = start_.value_or(0), steps = task_->steps();
     if (world_.rank() == 0) metrics_.emplace(folder_.path(), start);
@@ -60,7 +63,6 @@ class Training {
     }
     peak_ = measure_matrix_peak(context_.type, context_.backend->memory(), world_);
     task_->start(start);
-    const SignalFlag signals;
     Progress progress(terminal_progress("step", steps, start, world_.rank()));
     saved_at_ = start;
     for (std::int64_t step = start; step < steps; ++step) {
@@ -72,6 +74,7 @@ class Training {
         continue;
       }
       skipped_ = 0;
+      if (configuration_.run.profile) profile_.end_step(seconds_now() - began);
       note(progress, step + 1, report, last, seconds_now() - began);
       if (configuration_.run.checkpoint_every > 0 && (step + 1) % configuration_.run.checkpoint_every == 0)
         save(step + 1);
@@ -83,6 +86,7 @@ class Training {
       }
     }
     save(steps);
+    write_profile();
     if (world_.rank() == 0) spdlog::info("done: {} steps, {}", steps, folder_.path().string());
     return 0;
   }
@@ -171,6 +175,12 @@ class Training {
     window_steps_ = 0;
   }
 
+  void write_profile() const {
+    if (!configuration_.run.profile || world_.rank() != 0) return;
+    spdlog::info("where the time of a step goes\n{}", profile_.table());
+    write_file_atomically(folder_.path() / "profile.json", profile_.json());
+  }
+
   void save(std::int64_t step) {
     if (saved_at_ == step) return;
     save_training_state(state_, folder_.checkpoints(), step);
@@ -191,6 +201,7 @@ class Training {
   std::optional<std::int64_t> start_;
   std::int64_t saved_at_ = -1, skipped_ = 0, window_steps_ = 0;
   double window_seconds_ = 0;
+  Profile profile_;
   double peak_ = 0;  // operations a second of matrix products, all ranks together
 };
 
