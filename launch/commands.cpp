@@ -15,9 +15,11 @@ int run_doctor(Arguments arguments);
 int run_evaluate(Arguments arguments);
 int run_export(Arguments arguments);
 int run_features(Arguments arguments);
+int run_generate(Arguments arguments);
 int run_inspect(Arguments arguments);
 int run_plot(Arguments arguments);
 int run_prepare(Arguments arguments);
+int run_score(Arguments arguments);
 int run_tokenizer(Arguments arguments);
 int run_train(Arguments arguments);
 
@@ -30,7 +32,9 @@ std::span<const Command> commands() {
        run_inspect},
       {"train", "train a model, on one rank or many", run_train},
       {"features", "compute the features of a dataset", run_features},
-      {"evaluate", "measure what features are worth", run_evaluate},
+      {"evaluate", "measure what was learnt: k-NN, linear probe, perplexity", run_evaluate},
+      {"generate", "continue text with a language model", run_generate},
+      {"score", "compute a language model's logits and log-probabilities of given tokens", run_score},
       {"export", "write the weights of a model as a Hugging Face folder", run_export},
       {"plot", "draw attention maps, or the curves of runs, as a picture", run_plot},
       {"bench", "measure matrix products, sums over ranks and the loader on this machine", run_bench},
@@ -82,7 +86,8 @@ int run_bireme(Arguments arguments) {
     fmt::print("bireme {}\n", BIREME_VERSION);
     return 0;
   }
-  return dispatch("bireme", "trains vision transformers by self-distillation, on one machine or many",
+  return dispatch("bireme",
+                  "trains vision transformers and recurrent language models, on one machine or many",
                   commands(), arguments);
 }
 

@@ -5,13 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <sstream>
 
 #include "core/base/error.h"
 #include "core/base/files.h"
 #include "launch/configuration_check.h"
 #include "launch/configuration_keys.h"
+#include "launch/configuration_presets.h"
 #include "launch/numbers.h"
 
 namespace bireme {
@@ -191,24 +191,6 @@ void Reader::read_override(const Override& override) {
   origins_.set(key.name, {where, Origins::command_line});
 }
 
-/// Widths of the published vision transformers; 64 channels a head in all of them.
-void fill_size(Configuration& configuration, const Origins& origins) {
-  struct Size {
-    std::int64_t embed_dim, depth, heads;
-  };
-  static const std::map<std::string, Size> sizes = {
-      {"tiny", {192, 12, 3}}, {"small", {384, 12, 6}}, {"base", {768, 12, 12}}};
-  const auto found = sizes.find(configuration.model.size);
-  if (found == sizes.end()) return;
-  const auto fill = [&](const char* key, std::int64_t& member, std::int64_t value) {
-    const auto given = origins.source(key);
-    if (given == Origins::defaults || given < origins.source("model.size")) member = value;
-  };
-  fill("model.embed_dim", configuration.model.embed_dim, found->second.embed_dim);
-  fill("model.depth", configuration.model.depth, found->second.depth);
-  fill("model.heads", configuration.model.heads, found->second.heads);
-}
-
 }  // namespace
 
 Configuration parse_configuration(std::string_view toml, const std::string& name,
@@ -217,7 +199,7 @@ Configuration parse_configuration(std::string_view toml, const std::string& name
   Reader reader(origins);
   reader.read_file(toml, name);
   for (const Override& override : overrides) reader.read_override(override);
-  fill_size(reader.configuration, origins);
+  apply_presets(reader.configuration, origins);
   check_consistency(reader.configuration, origins);
   return reader.configuration;
 }

@@ -11,9 +11,9 @@
 namespace bireme {
 
 /// Everything that a training run can be told. The values here are the defaults: a small vision transformer
-/// for Fashion-MNIST that learns something in minutes on two cores. configuration_keys.cpp binds each member
-/// to its key and says what it means, in which unit and range; `bireme train --help-config` prints that
-/// table.
+/// for Fashion-MNIST that learns something in minutes on two cores; other kinds of model change some of them
+/// (configuration_presets.h). configuration_keys.cpp binds each member to its key and says what it means, in
+/// which unit and range; `bireme train --help-config` prints that table.
 struct Configuration {
   struct Model {
     std::string type = "vit";
@@ -24,13 +24,18 @@ struct Configuration {
     double mlp_ratio = 4, drop_path = 0, init_std = 0;
     std::int64_t head_layers = 3, head_hidden = 512, head_bottleneck = 128, prototypes = 1024;
     bool norm_last_layer = true, head_batch_norm = false;
+    std::int64_t vocabulary_size = 0, kv_heads = 0, head_dim = 0, hidden_dim = 0, attention_dim = 0;
+    std::int64_t context = 0;
+    double rope_theta = 10000;
+    bool tie_embeddings = false;
+    std::string variant = "paper", pattern = "m", memory = "associative";
   } model;
 
   struct Data {
     std::string path, evaluation_train, evaluation_test;
     std::int64_t batch_size = 64;
     std::string order = "shuffled";
-    std::int64_t workers = 0, sequence_length = 0;
+    std::int64_t workers = 0, sequence_length = 256;
     std::int64_t global_size = 28, local_size = 14, local_crops = 4;
     double global_scale_min = 0.6, global_scale_max = 1, local_scale_min = 0.3, local_scale_max = 0.6;
     double flip_probability = 0.5;
@@ -40,6 +45,9 @@ struct Configuration {
     double blur_radius_min = 0.1, blur_radius_max = 2;
     double solarize_probability = 0.2;
     std::vector<double> mean, std;
+    std::string validation;
+    std::int64_t validation_sequences = 256;
+    bool documents_apart = false;
   } data;
 
   struct Objective {
@@ -50,6 +58,7 @@ struct Configuration {
     double teacher_momentum = 0.99, teacher_momentum_end = 1;
     double center_momentum = 0.9;
     std::int64_t freeze_last_layer_steps = 0;
+    double z_loss = 0, l2_wrap = 0;
   } objective;
 
   struct Optimizer {

@@ -56,35 +56,15 @@ std::string divisors(std::int64_t number, std::int64_t largest) {
   return fmt::format("{}", fmt::join(all, ", "));
 }
 
-}  // namespace
-
-void check_consistency(const Configuration& configuration, const Origins& origins) {
-  const Check check(origins);
+void check_pictures(const Configuration& configuration, const Check& check) {
   const auto& [model, data, objective, optimizer, schedule, parallel, precision, run] = configuration;
-
-  check.require(
-      model.embed_dim % model.heads == 0,
-      fmt::format("model.embed_dim is {}, which {} heads do not divide", model.embed_dim, model.heads),
-      "model.embed_dim", "model.heads", "choose model.heads from " + divisors(model.embed_dim, 64));
-  check.require(model.heads % parallel.tensor == 0,
-                fmt::format("parallel.tensor is {}, which does not divide {} attention heads",
-                            parallel.tensor, model.heads),
-                "parallel.tensor", "model.heads", "choose parallel.tensor from " + divisors(model.heads, 64));
-  check.require(data.batch_size % parallel.accumulate == 0,
-                fmt::format("parallel.accumulate is {}, which does not divide data.batch_size {}",
-                            parallel.accumulate, data.batch_size),
-                "parallel.accumulate", "data.batch_size",
-                "choose parallel.accumulate from " + divisors(data.batch_size, 64));
   check.at_least_a_patch("model.image_size", model.image_size, model.patch_size);
   check.at_least_a_patch("data.global_size", data.global_size, model.patch_size);
   if (data.local_crops > 0) check.at_least_a_patch("data.local_size", data.local_size, model.patch_size);
-
   check.ordered("data.global_scale_min", data.global_scale_min, "data.global_scale_max",
                 data.global_scale_max);
   check.ordered("data.local_scale_min", data.local_scale_min, "data.local_scale_max", data.local_scale_max);
   check.ordered("data.blur_radius_min", data.blur_radius_min, "data.blur_radius_max", data.blur_radius_max);
-  check.ordered("optimizer.minimum_learning_rate", optimizer.minimum_learning_rate, "optimizer.learning_rate",
-                optimizer.learning_rate);
   check.require(
       data.mean.size() == data.std.size(),
       fmt::format("data.mean has {} entries, but data.std has {}", data.mean.size(), data.std.size()),
@@ -96,13 +76,75 @@ void check_consistency(const Configuration& configuration, const Origins& origin
   check.require(data.evaluation_train.empty() == data.evaluation_test.empty(),
                 "only one of data.evaluation_train and data.evaluation_test is given",
                 "data.evaluation_train", "data.evaluation_test", "give both, or neither");
+}
+
+void check_language(const Configuration& configuration, const Check& check) {
+  const auto& model = configuration.model;
+  check.require(model.pattern.find_first_not_of("ms") == std::string::npos && !model.pattern.empty(),
+                fmt::format("model.pattern is \"{}\"", model.pattern), "model.pattern", "",
+                "write m for each block of matrix memory and s for each of scalar memory, such as mmms");
+  check.require(
+      model.kv_heads == 0 || model.heads % model.kv_heads == 0,
+      fmt::format("model.kv_heads is {}, which does not divide {} heads", model.kv_heads, model.heads),
+      "model.kv_heads", "model.heads", "choose model.kv_heads from " + divisors(model.heads, 1024));
+}
+
+/// A key of the other kind of run would be read by nothing.
+void check_topics(const Configuration& configuration, const Origins& origins) {
+  const Topic topic = topic_of(configuration);
+  for (const Key& key : key_table()) {
+    const std::string name(key.name);
+    if (key.applies_to(topic) || origins.source(name) == Origins::defaults) continue;
+    throw Error(ErrorKind::usage,
+                fmt::format("{} has no meaning for model.type \"{}\"", name, configuration.model.type),
+                origins.where(name), "remove it; `bireme train --help-config` says what each key is for");
+  }
+}
+
+}  // namespace
+
+void check_consistency(const Configuration& configuration, const Origins& origins) {
+  const Check check(origins);
+  const auto& [model, data, objective, optimizer, schedule, parallel, precision, run] = configuration;
+  const bool is_language = topic_of(configuration) == Topic::language;
+
+  check_topics(configuration, origins);
+  check.require((objective.type == "dino") != is_language,
+                fmt::format("objective.type is \"{}\", but model.type is \"{}\"", objective.type, model.type),
+                "objective.type", "model.type",
+                is_language ? "train a language model with objective.type = \"language_model\""
+                            : "train a vision transformer with objective.type = \"dino\"");
+  if (model.type != "rwkv") {
+    check.require(
+        model.embed_dim % model.heads == 0 || model.head_dim > 0,
+        fmt::format("model.embed_dim is {}, which {} heads do not divide", model.embed_dim, model.heads),
+        "model.embed_dim", "model.heads", "choose model.heads from " + divisors(model.embed_dim, 64));
+    check.require(model.heads % parallel.tensor == 0,
+                  fmt::format("parallel.tensor is {}, which does not divide {} attention heads",
+                              parallel.tensor, model.heads),
+                  "parallel.tensor", "model.heads",
+                  "choose parallel.tensor from " + divisors(model.heads, 64));
+  }
+  check.require(data.batch_size % parallel.accumulate == 0,
+                fmt::format("parallel.accumulate is {}, which does not divide data.batch_size {}",
+                            parallel.accumulate, data.batch_size),
+                "parallel.accumulate", "data.batch_size",
+                "choose parallel.accumulate from " + divisors(data.batch_size, 64));
+  check.ordered("optimizer.minimum_learning_rate", optimizer.minimum_learning_rate, "optimizer.learning_rate",
+                optimizer.learning_rate);
   check.require(run.steps > 0 || run.epochs > 0, "run.steps and run.epochs are both 0", "run.steps",
                 "run.epochs", "say how long to train with one of them");
+  if (is_language) {
+    check_language(configuration, check);
+  } else {
+    check_pictures(configuration, check);
+  }
 }
 
 std::vector<std::string> configuration_warnings(const Configuration& configuration) {
   std::vector<std::string> warnings;
   const auto& [model, data, objective, optimizer, schedule, parallel, precision, run] = configuration;
+  const bool is_language = topic_of(configuration) == Topic::language;
   const auto warn_of_remainder = [&](const char* key, std::int64_t size) {
     if (size % model.patch_size != 0)
       warnings.push_back(
@@ -110,21 +152,25 @@ std::vector<std::string> configuration_warnings(const Configuration& configurati
                       "crop are ignored",
                       key, size, model.patch_size, size % model.patch_size));
   };
-  warn_of_remainder("data.global_size", data.global_size);
-  if (data.local_crops > 0) warn_of_remainder("data.local_size", data.local_size);
+  if (!is_language) {
+    warn_of_remainder("data.global_size", data.global_size);
+    if (data.local_crops > 0) warn_of_remainder("data.local_size", data.local_size);
+  }
   if (run.epochs == 0) {
     if (schedule.warmup_steps >= run.steps)
       warnings.push_back(fmt::format(
           "schedule.warmup_steps {} is not shorter than run.steps {}: the learning rate never reaches {}",
           schedule.warmup_steps, run.steps, optimizer.learning_rate));
-    if (objective.freeze_last_layer_steps >= run.steps)
+    if (!is_language && objective.freeze_last_layer_steps >= run.steps)
       warnings.push_back(fmt::format(
           "objective.freeze_last_layer_steps {} is not shorter than run.steps {}: the prototypes never train",
           objective.freeze_last_layer_steps, run.steps));
   }
-  if (run.evaluate_every > 0 && data.evaluation_train.empty())
+  if (run.evaluate_every > 0 && (is_language ? data.validation : data.evaluation_train).empty())
     warnings.emplace_back(
-        "no k-NN during training: data.evaluation_train and data.evaluation_test are not given");
+        is_language
+            ? "no perplexity during training: data.validation is not given"
+            : "no k-NN during training: data.evaluation_train and data.evaluation_test are not given");
   return warnings;
 }
 

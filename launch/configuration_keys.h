@@ -33,6 +33,11 @@ struct Allowed {
 /// Whether a value changes what is computed, or only how fast, where, and what is reported.
 enum class Effect { mathematics, execution };
 
+/// What kind of run a key has a meaning for.
+enum class Topic { any, pictures, language };
+/// That of a run.
+Topic topic_of(const Configuration& configuration);
+
 /// One row of the option table: the only place that knows a key.
 struct Key {
   std::string_view name;  ///< "section.key"
@@ -41,7 +46,9 @@ struct Key {
   Effect effect;
   std::string_view unit;  ///< empty for pure numbers, words and switches
   std::string_view help;  ///< one sentence
+  Topic topic = Topic::any;
 
+  bool applies_to(Topic run) const { return topic == Topic::any || topic == run; }
   ConstantPlace value_in(const Configuration& configuration) const;
   std::string_view section() const { return name.substr(0, name.find('.')); }
   std::string_view short_name() const { return name.substr(name.find('.') + 1); }

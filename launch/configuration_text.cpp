@@ -39,6 +39,19 @@ struct ValueText {
   }
 };
 
+/// What model.type changes of the defaults, as the page of all keys says it.
+std::string language_defaults() {
+  const Configuration pictures = parse_configuration("", ""),
+                      language = parse_configuration("model.type = \"llama\"", "");
+  std::string list;
+  for (const Key& key : key_table()) {
+    const std::string before = value_text(key.value_in(pictures)), after = value_text(key.value_in(language));
+    if (before == after || key.name == "model.type") continue;
+    list += fmt::format("{}`{}` {}", list.empty() ? "" : ", ", key.name, after);
+  }
+  return list + "; RWKV also `optimizer.beta2` 0.99 and `objective.l2_wrap` 0.0001";
+}
+
 }  // namespace
 
 std::string value_text(const ConstantPlace& value) { return std::visit(ValueText{}, value); }
@@ -59,6 +72,7 @@ std::string to_toml(const Configuration& configuration) {
   std::string text;
   std::string_view section;
   for (const Key& key : key_table()) {
+    if (!key.applies_to(topic_of(configuration))) continue;
     if (key.section() != section) {
       text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", key.section());
       section = key.section();
@@ -79,7 +93,11 @@ std::string configuration_reference() {
       "that names the\n"
       "file and line. Keys marked with * change how fast or where a run computes and what it reports, not "
       "its mathematics:\n"
-      "they may differ when a run resumes.\n\n"
+      "they may differ when a run resumes. Keys of pictures or of language models have no meaning for the "
+      "other, and are\n"
+      "refused there. Language models (`model.type` other than vit) have defaults of their own: " +
+      language_defaults() +
+      ".\n\n"
       "This page is the output of `bireme train --help-config`.\n";
   const Configuration defaults;
   std::string_view section;
@@ -91,9 +109,10 @@ std::string configuration_reference() {
     const ConstantPlace value = key.value_in(defaults);
     const std::string unit = key.unit.empty() ? "" : fmt::format(", {}", key.unit);
     const std::string allowed = key.allowed.text();
+    static constexpr const char* topics[] = {"", "Pictures: ", "Language models: "};
     text += fmt::format(
-        "| `{}`{} | {}{} | `{}` | {}{} |\n", key.short_name(), key.effect == Effect::execution ? " *" : "",
-        type_name(value), unit, value_text(value), key.help,
+        "| `{}`{} | {}{} | `{}` | {}{}{} |\n", key.short_name(), key.effect == Effect::execution ? " *" : "",
+        type_name(value), unit, value_text(value), topics[static_cast<int>(key.topic)], key.help,
         allowed.empty()
             ? ""
             : fmt::format(" ({}{})", static_cast<char>(std::toupper(allowed[0])), allowed.substr(1)));

@@ -1,11 +1,14 @@
 #include "launch/training_task.h"
 
 #include "launch/dino_task.h"
+#include "launch/language_task.h"
 
 namespace bireme {
 
 std::unique_ptr<TrainingTask> make_training_task(const Configuration& configuration, const Context& context,
                                                  TaskData data) {
+  if (configuration.objective.type == "language_model")
+    return std::make_unique<LanguageTask>(configuration, context, data);
   return std::make_unique<DinoTask>(configuration, context, data);
 }
 

@@ -1,3 +1,5 @@
+#include "launch/commands/evaluate.h"
+
 #include <spdlog/fmt/fmt.h>
 
 #include <nlohmann/json.hpp>
@@ -102,8 +104,9 @@ int run_evaluate(Arguments arguments) {
   static constexpr Command list[] = {
       {"knn", "weighted nearest neighbours of class-token features", run_knn},
       {"linear", "linear probe on class-token features", run_linear},
+      {"perplexity", "how well a language model predicts a text", run_perplexity},
   };
-  return dispatch("bireme evaluate", "measures what features are worth", list, arguments);
+  return dispatch("bireme evaluate", "measures what was learnt", list, arguments);
 }
 
 }  // namespace bireme

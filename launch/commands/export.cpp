@@ -3,12 +3,15 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/text/tokenizer.h"
 #include "distributed/checkpoint_reader.h"
 #include "launch/commands.h"
 #include "launch/model_folder.h"
 #include "launch/options.h"
 #include "launch/terminal.h"
+#include "models/published/language_model.h"
 #include "models/published/vision_transformer.h"
+#include "models/registry.h"
 
 namespace bireme {
 
@@ -25,6 +28,29 @@ void require_free(const fs::path& output, bool force) {
 /// Weights that are damaged must not be handed on; a Hugging Face folder has no checksums to hold it to.
 void require_whole(const fs::path& model) {
   if (folder_kind(model) == FolderKind::checkpoint) (void)CheckpointReader::open(model, Verify::checksums);
+}
+
+/// @return the number of parameters
+std::int64_t export_pictures_model(const fs::path& source, const fs::path& output, const ExportOptions& how) {
+  const std::shared_ptr<Memory> memory = make_host_memory();
+  const std::unique_ptr<Communicator> alone = make_single_process();
+  const LoadedVisionTransformer loaded = load_vision_transformer(source, *memory, *alone);
+  export_vision_transformer(
+      output, {.published = loaded.published, .parameters = *loaded.parameters, .options = how});
+  return loaded.published.options.parameter_count();
+}
+
+/// With its tokenizer, if it has one.
+std::int64_t export_text_model(const fs::path& source, const fs::path& output, const ExportOptions& how) {
+  const std::shared_ptr<Memory> memory = make_host_memory();
+  const std::unique_ptr<Communicator> alone = make_single_process();
+  const auto loaded = open_language_model(source, *memory, *alone);
+  std::vector<Document> tokenizer;
+  if (holds_tokenizer(source))
+    for (const TokenizerFile& file : open_tokenizer(source.string())->files())
+      tokenizer.push_back({file.name, file.bytes});
+  export_language_model(output, *loaded, tokenizer, how);
+  return loaded->model().parameters().elements();
 }
 
 }  // namespace
@@ -48,13 +74,9 @@ int run_export(Arguments arguments) {
 
   const fs::path source = resolve_model_folder(options.path("model"));
   require_whole(source);
-  const std::shared_ptr<Memory> memory = make_host_memory();
-  const std::unique_ptr<Communicator> alone = make_single_process();
-  const LoadedVisionTransformer loaded = load_vision_transformer(source, *memory, *alone);
-  export_vision_transformer(output, {.published = loaded.published,
-                                     .parameters = *loaded.parameters,
-                                     .options = {.type = type, .shard_bytes = shard_bytes}});
-  const std::int64_t count = loaded.published.options.parameter_count();
+  const ExportOptions how{.type = type, .shard_bytes = shard_bytes};
+  const std::int64_t count = model_type_of(source).name == "vit" ? export_pictures_model(source, output, how)
+                                                                 : export_text_model(source, output, how);
   if (options.json()) {
     const nlohmann::ordered_json result = {{"model", source.string()},
                                            {"output", output.string()},

@@ -208,5 +208,34 @@ TEST(Configuration, WarningsNameWhatIsRarelyMeant) {
   EXPECT_EQ(configuration_warnings(configuration).size(), 4U);
 }
 
+TEST(Configuration, LanguageModelsHaveDefaultsOfTheirOwnThatAnythingGivenOverrides) {
+  const Configuration rwkv = parse_configuration("model.type = \"rwkv\"\nmodel.depth = 2", "run.toml");
+  EXPECT_EQ(rwkv.objective.type, "language_model");
+  EXPECT_EQ(rwkv.model.depth, 2);
+  EXPECT_EQ(rwkv.model.embed_dim, 256);
+  EXPECT_EQ(rwkv.optimizer.clip_type, "global");
+  EXPECT_GT(rwkv.objective.l2_wrap, 0);
+  const std::vector<Override> overrides = {{"model.type", "llama"}, {"optimizer.beta2", "0.9"}};
+  EXPECT_EQ(parse_configuration("", "", overrides).optimizer.beta2, 0.9);
+}
+
+TEST(Configuration, WeightDecayStaysWhatItIsUnlessAnEndIsGiven) {
+  EXPECT_EQ(parse_configuration("optimizer.weight_decay = 0.3", "").optimizer.weight_decay_end, 0.3);
+  EXPECT_EQ(parse_configuration("optimizer.weight_decay = 0.3\noptimizer.weight_decay_end = 0.4", "")
+                .optimizer.weight_decay_end,
+            0.4);
+}
+
+TEST(Configuration, KeysOfTheOtherKindOfRunAreRefused) {
+  EXPECT_EQ(failure("[model]\ntype = \"xlstm\"\n[data]\nlocal_crops = 2"),
+            "data.local_crops has no meaning for model.type \"xlstm\": run.toml:4:15: remove it; `bireme "
+            "train --help-config` says what each key is for");
+  EXPECT_NE(failure("data.documents_apart = true").find("data.documents_apart has no meaning"),
+            std::string::npos);
+  EXPECT_NE(failure("objective.type = \"language_model\"").find("train a vision transformer"),
+            std::string::npos);
+  EXPECT_EQ(to_toml(parse_configuration("model.type = \"llama\"", "")).find("patch_size"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace bireme

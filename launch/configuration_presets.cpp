@@ -1,0 +1,61 @@
+#include "launch/configuration_presets.h"
+
+#include <map>
+
+#include "launch/configuration_keys.h"
+
+namespace bireme {
+
+namespace {
+
+/// A first run that learns something in minutes on two cores: about five million parameters.
+void fill_language_model(Configuration& c, const Origins& origins) {
+  const auto fill = [&](const char* key, auto& member, const auto& value) {
+    if (origins.source(key) == Origins::defaults) member = value;
+  };
+  const bool is_rwkv = c.model.type == "rwkv";
+  fill("model.embed_dim", c.model.embed_dim, 256);
+  fill("model.depth", c.model.depth, 6);
+  fill("model.heads", c.model.heads, 4);
+  fill("objective.type", c.objective.type, "language_model");
+  fill("data.batch_size", c.data.batch_size, 8);
+  fill("optimizer.learning_rate", c.optimizer.learning_rate, 1e-3);
+  fill("optimizer.minimum_learning_rate", c.optimizer.minimum_learning_rate, 1e-4);
+  fill("optimizer.weight_decay", c.optimizer.weight_decay, 0.1);
+  fill("optimizer.beta2", c.optimizer.beta2, is_rwkv ? 0.99 : 0.95);
+  fill("optimizer.clip_norm", c.optimizer.clip_norm, 1.0);
+  fill("optimizer.clip_type", c.optimizer.clip_type, "global");
+  if (is_rwkv) fill("objective.l2_wrap", c.objective.l2_wrap, 1e-4);
+}
+
+/// Widths of the published vision transformers; 64 channels a head in all of them.
+void fill_size(Configuration& configuration, const Origins& origins) {
+  struct Size {
+    std::int64_t embed_dim, depth, heads;
+  };
+  static const std::map<std::string, Size> sizes = {
+      {"tiny", {192, 12, 3}}, {"small", {384, 12, 6}}, {"base", {768, 12, 12}}};
+  const auto found = sizes.find(configuration.model.size);
+  if (found == sizes.end()) return;
+  const auto fill = [&](const char* key, std::int64_t& member, std::int64_t value) {
+    const auto given = origins.source(key);
+    if (given == Origins::defaults || given < origins.source("model.size")) member = value;
+  };
+  fill("model.embed_dim", configuration.model.embed_dim, found->second.embed_dim);
+  fill("model.depth", configuration.model.depth, found->second.depth);
+  fill("model.heads", configuration.model.heads, found->second.heads);
+}
+
+}  // namespace
+
+void apply_presets(Configuration& configuration, const Origins& origins) {
+  if (topic_of(configuration) == Topic::language) {
+    fill_language_model(configuration, origins);
+  } else {
+    fill_size(configuration, origins);
+  }
+  if (origins.source("optimizer.weight_decay_end") == Origins::defaults)
+    configuration.optimizer.weight_decay_end = configuration.optimizer.weight_decay;
+}
+
+}  // namespace bireme

@@ -1,0 +1,56 @@
+#include "launch/language_session.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/base/error.h"
+#include "launch/model_folder.h"
+
+namespace bireme {
+
+namespace {
+
+Configuration with_precision(const std::string& precision) {
+  Configuration configuration;
+  configuration.precision.type = precision;
+  return configuration;
+}
+
+}  // namespace
+
+Options& LanguageSession::declare(Options& options) {
+  return options.required("model", "M", "checkpoint, run or Hugging Face folder of a language model")
+      .value("precision", "TYPE", "of the matrix products: fp32 or bf16", "fp32")
+      .value("tokenizer", "T",
+             "`byte`, a .model, a tokenizer.json or an RWKV vocabulary; without it, that of M");
+}
+
+LanguageSession::LanguageSession(const Options& options, Communicator& world)
+    : folder_(resolve_model_folder(options.path("model")).string()),
+      context_(make_context(with_precision(options.choice("precision", {"fp32", "bf16"})), world)),
+      alone_(make_single_process()),
+      published_(open_language_model(folder_, context_.backend->memory(), *alone_,
+                                     {.gradients = false, .bf16_copy = context_.type == DType::bf16})) {
+  if (options.has("tokenizer")) {
+    tokenizer_ = open_tokenizer(options.text("tokenizer"));
+  } else if (holds_tokenizer(folder_)) {
+    tokenizer_ = open_tokenizer(folder_);
+  }
+}
+
+const Tokenizer& LanguageSession::tokenizer() const {
+  if (!tokenizer_)
+    throw Error(ErrorKind::usage, "the model's folder holds no tokenizer", folder_,
+                "name one with --tokenizer (`byte`, a .model, a tokenizer.json or an RWKV vocabulary)");
+  require_vocabulary(tokenizer_->vocabulary(), folder_);
+  return *tokenizer_;
+}
+
+void LanguageSession::require_vocabulary(std::int64_t vocabulary, const std::string& where) const {
+  if (vocabulary <= model().vocabulary()) return;
+  throw Error(
+      ErrorKind::data,
+      fmt::format("the tokens have {} kinds, but the model knows {}", vocabulary, model().vocabulary()),
+      where, "use the tokenizer and the text that the model was trained with");
+}
+
+}  // namespace bireme

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/text/tokenizer.h"
+#include "launch/job.h"
+#include "launch/options.h"
+#include "models/published/language_model.h"
+
+namespace bireme {
+
+/// A trained or published language model at work, with its tokenizer: what `generate`, `score` and
+/// `evaluate perplexity` share. Every rank holds the whole model.
+class LanguageSession {
+ public:
+  /// Declares --model, --precision and --tokenizer.
+  static Options& declare(Options& options);
+  LanguageSession(const Options& options, Communicator& world);
+
+  const Backend& backend() const { return *context_.backend; }
+  const LanguageModel& model() const { return published_->model(); }
+  const PublishedLanguageModel& published() const { return *published_; }
+  DType type() const { return context_.type; }
+  /// @throws Error (usage) when neither the folder nor --tokenizer has one
+  const Tokenizer& tokenizer() const;
+  /// @throws Error (data) when the text has tokens that the model does not know
+  void require_vocabulary(std::int64_t vocabulary, const std::string& where) const;
+
+ private:
+  std::string folder_;
+  Context context_;
+  std::unique_ptr<Communicator> alone_;  // the model is not split
+  std::unique_ptr<PublishedLanguageModel> published_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+};
+
+}  // namespace bireme
