@@ -1,8 +1,7 @@
 #include "launch/configuration_presets.h"
 
-#include <map>
-
 #include "launch/configuration_keys.h"
+#include "models/vision_transformer.h"
 
 namespace bireme {
 
@@ -28,22 +27,16 @@ void fill_language_model(Configuration& c, const Origins& origins) {
   if (is_rwkv) fill("objective.l2_wrap", c.objective.l2_wrap, 1e-4);
 }
 
-/// Widths of the published vision transformers; 64 channels a head in all of them.
 void fill_size(Configuration& configuration, const Origins& origins) {
-  struct Size {
-    std::int64_t embed_dim, depth, heads;
-  };
-  static const std::map<std::string, Size> sizes = {
-      {"tiny", {192, 12, 3}}, {"small", {384, 12, 6}}, {"base", {768, 12, 12}}};
-  const auto found = sizes.find(configuration.model.size);
-  if (found == sizes.end()) return;
+  if (configuration.model.size == "custom") return;
+  const VisionTransformerOptions size = vision_transformer_size(configuration.model.size);
   const auto fill = [&](const char* key, std::int64_t& member, std::int64_t value) {
     const auto given = origins.source(key);
     if (given == Origins::defaults || given < origins.source("model.size")) member = value;
   };
-  fill("model.embed_dim", configuration.model.embed_dim, found->second.embed_dim);
-  fill("model.depth", configuration.model.depth, found->second.depth);
-  fill("model.heads", configuration.model.heads, found->second.heads);
+  fill("model.embed_dim", configuration.model.embed_dim, size.embed_dim);
+  fill("model.depth", configuration.model.depth, size.depth);
+  fill("model.heads", configuration.model.heads, size.heads);
 }
 
 }  // namespace
