@@ -46,9 +46,10 @@ std::int64_t export_text_model(const fs::path& source, const fs::path& output, c
   const std::unique_ptr<Communicator> alone = make_single_process();
   const auto loaded = open_language_model(source, *memory, *alone);
   std::vector<Document> tokenizer;
-  if (holds_tokenizer(source))
-    for (const TokenizerFile& file : open_tokenizer(source.string())->files())
-      tokenizer.push_back({file.name, file.bytes});
+  if (holds_tokenizer(source)) {
+    const std::shared_ptr<const Tokenizer> found = open_tokenizer(source.string());
+    for (const TokenizerFile& file : found->files()) tokenizer.push_back({file.name, file.bytes});
+  }
   export_language_model(output, *loaded, tokenizer, how);
   return loaded->model().parameters().elements();
 }

@@ -19,7 +19,7 @@ namespace {
 template <class T, std::size_t N>
 std::array<T*, N> rows_at(const std::vector<Tensor>& tensors, std::int64_t offset) {
   std::array<T*, N> rows{};
-  for (std::size_t i = 0; i < N; ++i) rows[i] = tensors[i].data<T>() + offset;
+  for (std::size_t i = 0; i < N; ++i) rows[i] = tensors[i].data<std::remove_const_t<T>>() + offset;
   return rows;
 }
 
