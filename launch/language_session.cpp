@@ -37,6 +37,12 @@ LanguageSession::LanguageSession(const Options& options, Communicator& world)
   }
 }
 
+void LanguageSession::require_one_rank(const Communicator& world, const std::string& command) {
+  if (world.size() == 1) return;
+  throw Error(ErrorKind::usage, fmt::format("{} ranks were started", world.size()), command,
+              "one does this work: leave out mpirun");
+}
+
 const Tokenizer& LanguageSession::tokenizer() const {
   if (!tokenizer_)
     throw Error(ErrorKind::usage, "the model's folder holds no tokenizer", folder_,

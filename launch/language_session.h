@@ -17,6 +17,9 @@ class LanguageSession {
   /// Declares --model, --precision and --tokenizer.
   static Options& declare(Options& options);
   LanguageSession(const Options& options, Communicator& world);
+  /// For work that is not spread over ranks; before a session is made, which all ranks make together.
+  /// @throws Error (usage) when there are several
+  static void require_one_rank(const Communicator& world, const std::string& command);
 
   const Backend& backend() const { return *context_.backend; }
   const LanguageModel& model() const { return published_->model(); }

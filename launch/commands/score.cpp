@@ -65,7 +65,7 @@ int run_score(Arguments arguments) {
           "--no-logits");
   if (!options.parse(arguments)) return 0;
   return run_job([&](Communicator& world) {
-    if (world.rank() != 0) return 0;
+    LanguageSession::require_one_rank(world, "bireme score");
     const LanguageSession session(options, world);
     const Tensor tokens = read_tokens(options.path("tokens"), session);
     const std::int64_t sequences = tokens.shape()[0], length = tokens.shape()[1],
