@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+
 #include "core/base/error.h"
 
 namespace bireme {
@@ -70,6 +72,17 @@ void Activity::begin(const Operation& operation) const {
 void Activity::end() const {
   self().stamp->since_seconds = 0;
   roster().beat();
+}
+
+double Activity::last_news_seconds() const {
+  const Stamp& own = *self().stamp;
+  double news = own.since_seconds;
+  for (const Member& member : members()) {
+    const double arrival = member.stamp->since_seconds;
+    const bool is_inside = member.stamp->sequence >= own.sequence && arrival != 0;
+    news = std::max(news, is_inside ? arrival : roster().last_beat_seconds(member.place));
+  }
+  return news;
 }
 
 void Activity::require_same_operation() const {

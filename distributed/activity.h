@@ -68,6 +68,11 @@ class Activity {
   const Member& self() const { return options_.members[static_cast<std::size_t>(options_.self)]; }
   bool has_other_hosts() const { return options_.has_other_hosts; }
 
+  /// When something was last heard of the collective under way: this rank began it, another arrived in it, or
+  /// an absent one gave a sign of life. An arrival counts, or else the moment between the last one and the
+  /// end would look like a hang.
+  double last_news_seconds() const;
+
   /// @throws Error (other) naming both when a peer that has arrived at the same collective runs another one.
   /// To be called while the peers cannot leave the collective.
   void require_same_operation() const;

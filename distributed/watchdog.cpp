@@ -24,15 +24,6 @@ std::vector<const Activity::Member*> absent_members(const Activity& activity) {
   return absent;
 }
 
-/// The last time at which something was heard of what this rank waits for.
-double last_news(const Activity& activity) {
-  double news = activity.self().stamp->since_seconds;
-  for (const Activity::Member* member : absent_members(activity)) {
-    news = std::max(news, activity.roster().last_beat_seconds(member->place));
-  }
-  return news;
-}
-
 std::string describe_absent(const Activity& activity) {
   const Roster& roster = activity.roster();
   std::string text;
@@ -97,7 +88,7 @@ void Watchdog::look(double restarted) {
     const Stamp& own = *activity->self().stamp;
     const std::uint64_t sequence = own.sequence;
     if (own.since_seconds == 0) continue;
-    const double silent = steady_seconds() - std::max(restarted, last_news(*activity));
+    const double silent = steady_seconds() - std::max(restarted, activity->last_news_seconds());
     if (silent <= options_.timeout_seconds) continue;
     // Still the same collective: it did not end, nor another begin, while its stamps were read.
     if (own.sequence == sequence && own.since_seconds != 0)
