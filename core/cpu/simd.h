@@ -146,6 +146,17 @@ HWY_INLINE void put(D d, hn::Vec<D> v, T* to, bool accumulate, P part) {
   store(d, accumulate ? hn::Add(v, load(d, to, part)) : v, to, part);
 }
 
+/// Sum over c of a[c] · b[c].
+template <class A, class B>
+Lane<A> dot(const A* a, const B* b, std::int64_t channels) {
+  const Lanes<A> d;
+  auto total = hn::Zero(d);
+  for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
+    total = hn::MulAdd(load(d, a + c, part), load(d, b + c, part), total);
+  });
+  return sum(d, total);
+}
+
 // ---- Elementary functions. exp, log and tanh are Highway's (at most 1, 4 and 4 units in the last place).
 
 template <class D>

@@ -221,11 +221,7 @@ void causal_backward(const CausalTask<T>& t) {
   for (std::int64_t head = 0; head < t.group; ++head) {
     for (std::int64_t row = 0; row < t.rows; ++row) {
       const std::int64_t at = row * t.y_stride + head * t.dimension;
-      auto products = hn::Zero(d);
-      for_vectors(d, t.dimension, [&](std::int64_t c, auto part) HWY_ATTR {
-        products = hn::MulAdd(load(d, t.dy + at + c, part), load(d, t.y + at + c, part), products);
-      });
-      deltas[head * t.rows + row] = sum(d, products);
+      deltas[head * t.rows + row] = dot(t.dy + at, t.y + at, t.dimension);
     }
   }
   const F scale = 1 / std::sqrt(static_cast<F>(t.dimension));

@@ -133,10 +133,8 @@ void attention_backward(const HeadTask<T>& t) {
     small_product<false>(d, rows, wide, t.dimension, Strided<F>{dout, deep, 1}, values_t, wide, dscores,
                          wide);
     for (std::int64_t i = 0; i < rows; ++i) {
-      F delta = 0;
       const T* y = t.y + (first + i) * t.channels;
-      for (std::int64_t c = 0; c < t.dimension; ++c)
-        delta += dout[i * deep + c] * static_cast<F>(to_float(y[c]));
+      const F delta = dot(dout + i * deep, y, t.dimension);
       softmax_gradient_row(d, scores + i * wide, dscores + i * wide, t.log_sum[(first + i) * t.heads], delta,
                            L, wide);
     }

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <vector>
 
 #include "core/cpu/simd.h"
@@ -45,12 +46,34 @@ void pack_rows(D d, const T* from, std::int64_t stride, std::int64_t rows, std::
   }
 }
 
+/// to[c][i … i + 4) = from[i … i + 4)[c] for four columns c, through registers.
+template <class T>
+HWY_INLINE void transpose_tile(const T* from, std::int64_t stride, std::int64_t width, float* to) {
+  const hn::FixedTag<float, 4> d;
+  const auto row0 = load(d, from), row1 = load(d, from + stride), row2 = load(d, from + 2 * stride),
+             row3 = load(d, from + 3 * stride);
+  const auto low01 = hn::InterleaveLower(d, row0, row1), high01 = hn::InterleaveUpper(d, row0, row1);
+  const auto low23 = hn::InterleaveLower(d, row2, row3), high23 = hn::InterleaveUpper(d, row2, row3);
+  hn::StoreU(hn::ConcatLowerLower(d, low23, low01), d, to);
+  hn::StoreU(hn::ConcatUpperUpper(d, low23, low01), d, to + width);
+  hn::StoreU(hn::ConcatLowerLower(d, high23, high01), d, to + 2 * width);
+  hn::StoreU(hn::ConcatUpperUpper(d, high23, high01), d, to + 3 * width);
+}
+
 /// to[c][i] = from[i][c], rows padded with zeros to `width`.
 template <class T, class F>
 void pack_transposed(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t dimension,
                      std::int64_t width, F* to) {
+  std::int64_t tiled_rows = 0, tiled = 0;
+  if constexpr (std::is_same_v<F, float>) {
+    tiled_rows = rows / 4 * 4;
+    tiled = dimension / 4 * 4;
+    for (std::int64_t i = 0; i < tiled_rows; i += 4)
+      for (std::int64_t c = 0; c < tiled; c += 4)
+        transpose_tile(from + i * stride + c, stride, width, to + c * width + i);
+  }
   for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t c = 0; c < dimension; ++c)
+    for (std::int64_t c = i < tiled_rows ? tiled : 0; c < dimension; ++c)
       to[c * width + i] = static_cast<F>(to_float(from[i * stride + c]));
   for (std::int64_t c = 0; c < dimension; ++c) std::fill(to + c * width + rows, to + (c + 1) * width, F{0});
 }

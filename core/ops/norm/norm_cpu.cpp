@@ -18,17 +18,6 @@ namespace {
 
 constexpr double kNormFloor = 1e-12;
 
-/// Sum over c of a[c] · b[c].
-template <class A, class B>
-Lane<A> dot(const A* a, const B* b, std::int64_t channels) {
-  const Lanes<A> d;
-  auto total = hn::Zero(d);
-  for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
-    total = hn::MulAdd(load(d, a + c, part), load(d, b + c, part), total);
-  });
-  return sum(d, total);
-}
-
 template <class T>
 void l2_normalize_forward(const L2NormalizeForward& a) {
   using L = Lane<T>;
