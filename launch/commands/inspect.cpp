@@ -5,6 +5,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/data/answer_dataset.h"
 #include "core/data/dataset.h"
 #include "core/data/token_dataset.h"
 #include "core/io/safetensors.h"
@@ -54,6 +55,43 @@ Report inspect_tokens(const fs::path& folder) {
   return report;
 }
 
+Report inspect_answers(const fs::path& folder) {
+  const AnswerDataset dataset =
+      AnswerDataset::open(folder, {AnswerKind::pairs, AnswerKind::feedback, AnswerKind::sft});
+  const AnswerManifest& manifest = dataset.manifest();
+  Report report;
+  {
+    Progress bar(terminal_progress("shard", std::ssize(manifest.shards), 0, 0));
+    report.damage = dataset.verify([&](std::int64_t done, std::int64_t) { bar.update(done); });
+  }
+  report.damage_kind = ErrorKind::data;
+  report.json = {{"kind", "dataset"},
+                 {"contents", manifest.kind},
+                 {"records", manifest.records},
+                 {"tokens", manifest.tokens},
+                 {"answer_tokens", manifest.answer_tokens},
+                 {"split", manifest.split},
+                 {"part", manifest.part},
+                 {"vocabulary", manifest.vocabulary},
+                 {"end", manifest.end},
+                 {"max_length", manifest.max_length},
+                 {"truncation", to_string(manifest.truncation)},
+                 {"chat_template", manifest.chat_template},
+                 {"counts", manifest.counts},
+                 {"likes", manifest.likes},
+                 {"dislikes", manifest.dislikes},
+                 {"scores", manifest.scores},
+                 {"score_mean", manifest.score_mean},
+                 {"score_deviation", manifest.score_deviation},
+                 {"tokenizer", manifest.tokenizer_kind},
+                 {"tokenizer_fingerprint", manifest.tokenizer_fingerprint},
+                 {"shards", manifest.shards.size()},
+                 {"fingerprint", dataset.fingerprint()}};
+  // A damaged shard or tokenizer cannot show its first record.
+  report.text = report.damage.empty() ? describe(dataset) : fmt::format("dataset of {}\n", manifest.kind);
+  return report;
+}
+
 Report inspect_tokenizer(const fs::path& path) {
   const std::shared_ptr<const Tokenizer> tokenizer = open_tokenizer(path.string());
   const SpecialTokens& special = tokenizer->special();
@@ -79,8 +117,9 @@ Report inspect_tokenizer(const fs::path& path) {
 
 Report inspect_dataset(const fs::path& folder) {
   const std::string manifest_text = read_file(folder / DatasetManifest::kFile, 64 << 20, ErrorKind::data);
-  if (parse_manifest_kind(manifest_text, (folder / DatasetManifest::kFile).string()) == "tokens")
-    return inspect_tokens(folder);
+  const std::string kind = parse_manifest_kind(manifest_text, (folder / DatasetManifest::kFile).string());
+  if (kind == "tokens") return inspect_tokens(folder);
+  if (kind == "pairs" || kind == "feedback" || kind == "sft") return inspect_answers(folder);
   const Dataset dataset = Dataset::open(folder);
   const ImageManifest& manifest = dataset.manifest();
   Report report;

@@ -13,6 +13,9 @@ namespace bireme {
 
 int run_prepare_text(Arguments arguments);
 int run_prepare_tokens(Arguments arguments);
+int run_prepare_sft(Arguments arguments);
+int run_prepare_pairs(Arguments arguments);
+int run_prepare_feedback(Arguments arguments);
 
 namespace {
 
@@ -84,6 +87,9 @@ constexpr Command list[] = {
     {"images", "from class folders, .tar archives or IDX files", run_prepare_images},
     {"text", "from text files or JSON lines, through a tokenizer", run_prepare_text},
     {"tokens", "from ready-made token ids in HDF5", run_prepare_tokens},
+    {"sft", "prompts with answers to imitate, from JSON lines", run_prepare_sft},
+    {"pairs", "prompts with a chosen and a rejected answer, from JSON lines", run_prepare_pairs},
+    {"feedback", "prompts with an answer and its label or score, from JSON lines", run_prepare_feedback},
 };
 
 }  // namespace
