@@ -13,6 +13,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "launch/attention_picture.h"
 
 namespace bireme {
 
@@ -83,6 +84,56 @@ void run_gnuplot(const std::string& script, const std::filesystem::path& folder)
                 fmt::format("gnuplot ended with status {} ({})", status,
                             first_complaint(read_file(output_path, output_limit, ErrorKind::other))),
                 "this machine", "check that `gnuplot -e 'set terminal pngcairo'` works");
+}
+
+std::string gnuplot_string(std::string_view text) {
+  // Single quotes take a text as it is, but for the quote itself.
+  std::string result = "'";
+  for (const char c : text) {
+    if (c == '\'' && result.size() == 1) {
+      result += "\u2019";  // gnuplot takes two quotes at the beginning for an empty text
+      continue;
+    }
+    if (c == '\'') result += '\'';
+    result += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return result + "'";
+}
+
+std::string gnuplot_terminal(const std::filesystem::path& output, int width, int height) {
+  const std::string ending = output.extension().string();
+  if (ending == ".png")
+    return fmt::format("pngcairo noenhanced size {},{} font 'Sans,10' background rgb '#ffffff'", width,
+                       height);
+  if (ending == ".svg")
+    return fmt::format("svg noenhanced size {},{} font 'Sans,12' background rgb '#ffffff'", width, height);
+  if (ending == ".pdf")
+    return fmt::format("pdfcairo noenhanced size {}in,{}in font 'Sans,7'", width / 130.0, height / 130.0);
+  throw Error(ErrorKind::usage, fmt::format("pictures end in .png, .svg or .pdf, not in `{}`", ending),
+              output.string(), "rename the output");
+}
+
+void require_picture_name(const std::filesystem::path& output) {
+  static_cast<void>(gnuplot_terminal(output, 1, 1));
+}
+
+std::string gnuplot_viridis(int steps, double end) {
+  std::string text = "set palette defined (";
+  for (int i = 0; i < steps; ++i) {
+    const Rgb color = viridis(steps == 1 ? 0 : end * i / (steps - 1));
+    const std::string name = fmt::format("'#{:02x}{:02x}{:02x}'", color.red, color.green, color.blue);
+    text += fmt::format("{}{} {}, {} {}", i == 0 ? "" : ", ", i, name, i + 1, name);
+  }
+  return text + ") maxcolors " + std::to_string(steps) + "\n";
+}
+
+void draw_with_gnuplot(const std::filesystem::path& output,
+                       const std::function<std::string(const std::filesystem::path&)>& script_for) {
+  const TemporaryFolder folder;
+  const auto drawn = folder.path() / ("picture" + output.extension().string());
+  run_gnuplot(script_for(drawn), folder.path());
+  constexpr std::int64_t limit = 1 << 28;
+  write_file_atomically(output, read_file(drawn, limit, ErrorKind::other));
 }
 
 std::string gnuplot_version() {

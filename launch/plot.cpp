@@ -6,8 +6,6 @@
 #include <array>
 #include <cmath>
 
-#include "core/base/error.h"
-#include "core/base/files.h"
 #include "launch/gnuplot.h"
 
 namespace bireme {
@@ -25,16 +23,6 @@ constexpr std::array palette = {Color{"#4477aa", "#c0d0e2"}, Color{"#ee6677", "#
                                 Color{"#777777", "#d4d4d4"}};
 
 const Color& color_of(int index) { return palette[static_cast<std::size_t>(index) % palette.size()]; }
-
-/// gnuplot takes a single-quoted text as it is, but for the quote itself.
-std::string gnuplot_string(std::string_view text) {
-  std::string result = "'";
-  for (const char c : text) {
-    if (c == '\'') result += '\'';
-    result += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-  }
-  return result + "'";
-}
 
 std::string data_block(const Series& series, std::size_t number) {
   std::string text = fmt::format("$data{} << end_of_data\n", number);
@@ -132,20 +120,6 @@ Grid grid_of(std::size_t panels) {
   return {(static_cast<int>(panels) + columns - 1) / columns, columns};
 }
 
-/// gnuplot's terminal for the ending of a file.
-std::string terminal_for(const std::filesystem::path& output, int width, int height) {
-  const std::string ending = output.extension().string();
-  if (ending == ".png")
-    return fmt::format("pngcairo noenhanced size {},{} font 'Sans,10' background rgb '#ffffff'", width,
-                       height);
-  if (ending == ".svg")
-    return fmt::format("svg noenhanced size {},{} font 'Sans,12' background rgb '#ffffff'", width, height);
-  if (ending == ".pdf")
-    return fmt::format("pdfcairo noenhanced size {}in,{}in font 'Sans,7'", width / 130.0, height / 130.0);
-  throw Error(ErrorKind::usage, fmt::format("pictures end in .png, .svg or .pdf, not in `{}`", ending),
-              output.string(), "rename the output");
-}
-
 }  // namespace
 
 std::vector<std::pair<double, double>> smoothed(const std::vector<std::pair<double, double>>& points,
@@ -181,7 +155,7 @@ std::string gnuplot_script(const Figure& figure, const std::filesystem::path& ou
   std::size_t number = 0;
   for (const Panel& panel : figure.panels)
     for (const Series& series : panel.series) text += data_block(series, number++);
-  text += fmt::format("set terminal {}\nset output {}\n", terminal_for(output, width, height),
+  text += fmt::format("set terminal {}\nset output {}\n", gnuplot_terminal(output, width, height),
                       gnuplot_string(output.string()));
   text += fmt::format(
       "set multiplot\n"
@@ -216,11 +190,8 @@ std::string gnuplot_script(const Figure& figure, const std::filesystem::path& ou
 }
 
 void draw(const Figure& figure, const std::filesystem::path& output) {
-  const TemporaryFolder folder;
-  const auto drawn = folder.path() / ("picture" + output.extension().string());
-  run_gnuplot(gnuplot_script(figure, drawn), folder.path());
-  constexpr std::int64_t limit = 1 << 28;
-  write_file_atomically(output, read_file(drawn, limit, ErrorKind::other));
+  draw_with_gnuplot(output,
+                    [&](const std::filesystem::path& drawn) { return gnuplot_script(figure, drawn); });
 }
 
 }  // namespace bireme

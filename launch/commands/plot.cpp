@@ -1,14 +1,13 @@
+#include "launch/commands/plot.h"
+
 #include <spdlog/fmt/fmt.h>
 
 #include <nlohmann/json.hpp>
 
-#include "launch/commands.h"
 #include "launch/options.h"
 #include "launch/run_curves.h"
 
 namespace bireme {
-
-int run_plot_attention(Arguments arguments);
 
 namespace {
 
@@ -37,6 +36,9 @@ int run_plot_curves(Arguments arguments) {
 
 constexpr Command list[] = {
     {"attention", "where a vision transformer looks, for each head of its last block", run_plot_attention},
+    {"decay", "how far back each layer and channel of an RWKV looks", run_plot_decay},
+    {"propagation", "where in an RWKV a fact of the prompt passes on its way to the answer",
+     run_plot_propagation},
     {"curves", "loss, k-NN accuracy, entropies, learning rate and speed over the steps", run_plot_curves},
 };
 

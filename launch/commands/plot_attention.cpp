@@ -11,7 +11,7 @@
 #include "core/image/png_writer.h"
 #include "core/image/transform.h"
 #include "launch/attention_picture.h"
-#include "launch/commands.h"
+#include "launch/commands/plot.h"
 #include "launch/model_folder.h"
 #include "launch/options.h"
 #include "launch/terminal.h"

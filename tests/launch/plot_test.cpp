@@ -9,7 +9,10 @@
 #include <sstream>
 
 #include "core/base/error.h"
+#include "core/tensor/memory.h"
+#include "launch/decay_picture.h"
 #include "launch/gnuplot.h"
+#include "launch/propagation_picture.h"
 #include "launch/run_curves.h"
 
 namespace bireme {
@@ -87,6 +90,55 @@ TEST(Plot, DrawsPngAndSvg) {
   EXPECT_EQ(first_bytes(folder.path() / "c.svg", 5), "<?xml");
   EXPECT_THROW(draw(figure, folder.path() / "c.bmp"), Error);
   EXPECT_FALSE(std::filesystem::exists(folder.path() / "c.bmp"));
+}
+
+TEST(Plot, DecayPictureHoldsEveryChannelOfEveryLayerBeforeAndAfter) {
+  const DecayPicture picture{.initial = {{0.9, 0.5, 0}, {1, 0.9, 0.8}},
+                             .trained = {{0.8, 0.4, 0.1}, {0.99, 0.7, 0.6}},
+                             .name = "it's \"mine\""};
+  const std::string script = decay_script(picture, "a.png");
+  for (const char* part : {"$initial << ", "$trained << ", "'before training'", "'as it is'",
+                           "2 layers of 3 channels", "it''s", "1 0.99 99.4991625", ") maxcolors 2"})
+    EXPECT_NE(script.find(part), std::string::npos) << part << " in:\n" << script;
+  if (gnuplot_version().empty()) GTEST_SKIP() << "gnuplot is not installed";
+  const TemporaryFolder folder;
+  draw_with_gnuplot(folder.path() / "a.png", [&](const auto& drawn) { return decay_script(picture, drawn); });
+  EXPECT_EQ(first_bytes(folder.path() / "a.png", 8), "\x89PNG\r\n\x1a\n");
+}
+
+TEST(Plot, LookBackIsTheTimeConstantOfADecay) {
+  EXPECT_NEAR(look_back(std::exp(-0.01)), 100, 1e-9);
+  EXPECT_EQ(look_back(0), 0);
+  EXPECT_EQ(look_back(1), 1e7) << "never forgets";
+}
+
+TEST(Plot, PropagationPictureMarksTheSubjectAndHasTheLimitsOfItsRuns) {
+  const auto memory = make_host_memory();
+  Propagation trace{.answer = 1, .clean_probability = 0.5, .corrupted_probability = 0.01, .probability = {}};
+  trace.probability = Tensor(*memory, {2, 3}, DType::f64);
+  for (int i = 0; i < 6; ++i) trace.probability.data<double>()[i] = 0.05 * (i + 1);
+  PropagationPicture picture{
+      .trace = trace, .tokens = {"The", "'s", "x"}, .subject_begin = 1, .subject_end = 2, .answer = "Paris"};
+  const std::string script = propagation_script(picture, "a.svg");
+  for (const char* part :
+       {"0 1 0.05\n", "2 2 0.3\n", "set cbrange [0.01:0.5]", "0.500 in the clean run",
+        "set label '\u2019s' at first 1,graph 0 offset 0,-0.6 right rotate by 55 noenhanced "
+        "textcolor rgb '#aa3377'"})
+    EXPECT_NE(script.find(part), std::string::npos) << part << " in:\n" << script;
+  // Noise that does no harm: the colours take in what there is.
+  trace.corrupted_probability = 0.6;
+  EXPECT_NE(propagation_script(picture, "a.svg").find("set cbrange [0.05:0.6]"), std::string::npos);
+  if (gnuplot_version().empty()) GTEST_SKIP() << "gnuplot is not installed";
+  const TemporaryFolder folder;
+  draw_with_gnuplot(folder.path() / "a.svg",
+                    [&](const auto& drawn) { return propagation_script(picture, drawn); });
+  EXPECT_EQ(first_bytes(folder.path() / "a.svg", 5), "<?xml");
+}
+
+TEST(Plot, TokensAreWrittenSoThatAllOfThemIsSeen) {
+  EXPECT_EQ(visible_text(" a\n"), "\u2423a\u21b5");
+  EXPECT_EQ(visible_text("\xC3\xA9\xC3"), "\u00e9\\xC3") << "a character, and half of one";
+  EXPECT_EQ(visible_text(std::string_view("\0", 1)), "\\x00");
 }
 
 TEST(Plot, MissingGnuplotNamesThePackage) {
