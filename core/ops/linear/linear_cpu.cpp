@@ -6,7 +6,7 @@
 #include "core/cpu/onednn.h"
 #include "core/cpu/partial_sums.h"
 #include "core/cpu/simd.h"
-#include "core/cpu/thin_products.h"
+#include "core/cpu/thin_products-inl.h"
 #include "core/ops/dispatch.h"
 #include "core/ops/linear/block_linear_cpu.h"
 #include "core/ops/linear/linear_kernels.h"
@@ -103,6 +103,20 @@ void forward_f64(const Product& product, const Tensor& x, const Tensor& weight, 
   for (std::int64_t i = 0; i < y.elements(); ++i) y.data<double>()[i] += bias.data<double>()[i % product.n];
 }
 
+/// Types other than fp64.
+void thin_forward(const Tensor& x, const Tensor& weight, const float* bias, const Tensor& y) {
+  const ThinProduct product{.rows = x.rows(), .in = x.channels(), .out = weight.rows()};
+  dispatch_float(x.dtype(), [&]<class T>(Type<T>) {
+    if constexpr (!std::is_same_v<T, double>) {
+      if (y.dtype() == DType::bf16) {
+        thin_product(product, x.data<T>(), weight.data<T>(), bias, y.data<bf16>());
+      } else {
+        thin_product(product, x.data<T>(), weight.data<T>(), bias, y.data<float>());
+      }
+    }
+  });
+}
+
 class CpuLinear final : public LinearKernels {
  public:
   explicit CpuLinear(Memory& memory) : memory_(memory) {}
@@ -115,12 +129,7 @@ class CpuLinear final : public LinearKernels {
     }
     const float* bias = a.bias.defined() ? a.bias.data<float>() : nullptr;
     if (product.m <= kThinRows) {
-      run_thin_product({.rows = product.m,
-                        .in = product.k,
-                        .out = product.n,
-                        .input = product.input,
-                        .output = product.output},
-                       a.x.raw(), a.weight.raw(), bias, a.y.raw());
+      thin_forward(a.x, a.weight, bias, a.y);
       return;
     }
     products_.run(product, a.x.raw(), a.weight.raw(), a.y.raw(), bias);
@@ -200,6 +209,11 @@ class CpuLinear final : public LinearKernels {
     const std::int64_t rows = x.rows(), in = x.channels(), out = weight.rows();
     Product product = forward_product(x, weight, z_of, bias_of.defined());
     const float* bias = bias_of ? bias_of.data<float>() : nullptr;
+    if (rows <= kThinRows) {  // packing reads and writes the weights once more
+      thin_forward(x, weight, bias, z_of);
+      activate(z_of.data<T>(), 0, rows * out);
+      return;
+    }
     product.m = std::min(rows, kFusedRows);
     const auto packed = products_.pack(product, weight.raw());
     parallel_chunks({.items = rows, .size = kFusedRows},

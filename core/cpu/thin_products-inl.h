@@ -1,20 +1,30 @@
-#include "core/cpu/thin_products.h"
+// Products of few rows, as in decoding: time is what reading the weights takes. Included once for each
+// instruction set (Highway), hence the guard that toggles instead of #pragma once.
+#if defined(BIREME_CORE_CPU_THIN_PRODUCTS_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef BIREME_CORE_CPU_THIN_PRODUCTS_INL_H
+#undef BIREME_CORE_CPU_THIN_PRODUCTS_INL_H
+#else
+#define BIREME_CORE_CPU_THIN_PRODUCTS_INL_H
+#endif
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "core/cpu/thin_products.cpp"
-#include <hwy/foreach_target.h>
-// After foreach_target.h, which includes this file again for each instruction set.
 #include <hwy/cache_control.h>
 
+#include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "core/cpu/parallel.h"
 #include "core/cpu/simd.h"
-#include "core/ops/dispatch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace bireme::cpu::HWY_NAMESPACE {
-namespace {
+
+constexpr std::int64_t kThinRows = 8;  ///< the most rows
+
+/// y = x · Wᵀ (+ b) for few rows; every number of W is read once.
+struct ThinProduct {
+  std::int64_t rows = 0, in = 0, out = 0;
+};
 
 /// Outputs [first, first + Outputs) of Rows rows: all sums stay in registers while W's rows go by.
 template <int Rows, int Outputs, class T, class Y>
@@ -64,6 +74,10 @@ void thin_rows(const ThinProduct& p, const float* x, const T* weight, const floa
   });
 }
 
+/// Sums are in fp32, each in one order whatever the number of rows and threads.
+/// @param x       [rows, in], fp32 or bf16, as weight [out, in]
+/// @param bias    fp32 [out], or null
+/// @param y       [rows, out], fp32 or bf16
 template <class T, class Y>
 void thin_product(const ThinProduct& p, const T* x, const T* weight, const float* bias, Y* y) {
   static thread_local std::vector<float> widened;
@@ -88,32 +102,7 @@ void thin_product(const ThinProduct& p, const T* x, const T* weight, const float
   }
 }
 
-}  // namespace
-
-void run_thin_product(const ThinProduct& p, const void* x, const void* weight, const float* bias, void* y) {
-  dispatch_float(p.input, [&]<class T>(Type<T>) {
-    if constexpr (!std::is_same_v<T, double>) {
-      const T *from = static_cast<const T*>(x), *w = static_cast<const T*>(weight);
-      if (p.output == DType::bf16) {
-        thin_product(p, from, w, bias, static_cast<bf16*>(y));
-      } else {
-        thin_product(p, from, w, bias, static_cast<float*>(y));
-      }
-    }
-  });
-}
-
 }  // namespace bireme::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
-#if HWY_ONCE
-namespace bireme::cpu {
-
-HWY_EXPORT(run_thin_product);
-void run_thin_product(const ThinProduct& product, const void* x, const void* weight, const float* bias,
-                      void* y) {
-  HWY_DYNAMIC_DISPATCH(run_thin_product)(product, x, weight, bias, y);
-}
-
-}  // namespace bireme::cpu
 #endif
