@@ -3,7 +3,6 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <cassert>
 
 #include "core/base/error.h"
 
@@ -44,7 +43,11 @@ Tensor Generator::read(const std::vector<TokenList>& columns, std::size_t begin,
 std::vector<TokenList> Generator::generate(const std::vector<TokenList>& prompts,
                                            const GenerateOptions& options, const OnToken& on_token) {
   options.sampling.validate();
-  assert(sequences_ == 1 || state_->position() == 0);
+  if (sequences_ > 1 && state_->position() > 0)
+    throw Error(ErrorKind::usage,
+                fmt::format("{} sequences were continued side by side, and cannot go on", sequences_),
+                "generate",
+                "make a new generator for them; one of a single sequence goes on as often as it is asked");
   const auto count = static_cast<std::size_t>(sequences_);
   std::vector<TokenList> columns(count), written(count);
   std::size_t shortest = SIZE_MAX, longest = 0;

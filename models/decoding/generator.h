@@ -32,7 +32,8 @@ class Generator {
   /// Reads one prompt for each sequence, then chooses tokens until all have ended. Prompts need not be of one
   /// length: all are read up to the shortest at once, the rest of the others beside the first new tokens. The
   /// last token chosen is read by the next call.
-  /// @throws Error (usage) when a prompt is empty at the start, or prompt and new tokens exceed the capacity
+  /// @throws Error (usage) when a prompt is empty at the start, prompt and new tokens exceed the capacity, or
+  /// several sequences are to go on
   std::vector<TokenList> generate(const std::vector<TokenList>& prompts, const GenerateOptions& options,
                                   const OnToken& on_token = {});
 
