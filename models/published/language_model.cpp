@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "core/base/error.h"
-#include "core/base/files.h"
 #include "models/published/llama.h"
 #include "models/published/rwkv.h"
 #include "models/published/xlstm.h"
@@ -15,26 +14,84 @@ namespace bireme {
 
 namespace {
 
-class LlamaFolder final : public PublishedLanguageModel {
+// What the folders of one kind of model are made of, all in functions of the same names.
+
+struct LlamaFolder {
+  using Model = Llama;
+  using Published = PublishedLlama;
+  static LoadedLlama load(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,
+                          const ParameterSet::BuildOptions& build) {
+    return load_llama(folder, memory, tensor, build);
+  }
+  static void import(const std::filesystem::path& folder, Llama& model) { import_llama(folder, model); }
+  static std::vector<PublishedTensor> tensors(const Llama& model) { return llama_tensors(model.options()); }
+  static std::vector<Document> documents(const PublishedLlama& published, DType type) {
+    return llama_documents(published, type);
+  }
+  static std::vector<std::int64_t> end_tokens(const PublishedLlama& published) {
+    return published.end_tokens;
+  }
+};
+
+struct RwkvFolder {
+  using Model = Rwkv;
+  using Published = PublishedRwkv;
+  static LoadedRwkv load(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,
+                         const ParameterSet::BuildOptions& build) {
+    return load_rwkv(folder, memory, tensor, build);
+  }
+  static void import(const std::filesystem::path& folder, Rwkv& model) { import_rwkv(folder, model); }
+  static std::vector<PublishedTensor> tensors(const Rwkv& model) { return rwkv_tensors(model.options()); }
+  static std::vector<Document> documents(const PublishedRwkv& published, DType type) {
+    return rwkv_documents(published, type);
+  }
+  static std::vector<std::int64_t> end_tokens(const PublishedRwkv& published) {
+    return {published.end_token};
+  }
+};
+
+struct XlstmFolder {
+  using Model = Xlstm;
+  using Published = PublishedXlstm;
+  static LoadedXlstm load(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,
+                          const ParameterSet::BuildOptions& build) {
+    return load_xlstm(folder, memory, tensor, build);
+  }
+  static void import(const std::filesystem::path& folder, Xlstm& model) { import_xlstm(folder, model); }
+  static std::vector<PublishedTensor> tensors(const Xlstm& model) { return xlstm_tensors(model); }
+  static std::vector<Document> documents(const PublishedXlstm& published, DType type) {
+    return xlstm_documents(published, type);
+  }
+  static std::vector<std::int64_t> end_tokens(const PublishedXlstm& published) {
+    return published.end_token < 0 ? std::vector<std::int64_t>{} : std::vector{published.end_token};
+  }
+};
+
+template <class Folder>
+class PublishedAs final : public PublishedLanguageModel {
  public:
-  LlamaFolder(PublishedLlama published, std::unique_ptr<Llama> model)
+  using Model = typename Folder::Model;
+  using Published = typename Folder::Published;
+
+  PublishedAs(Published published, std::unique_ptr<Model> model)
       : published_(std::move(published)), model_(std::move(model)) {}
 
-  Llama& model() override { return *model_; }
-  const Llama& model() const override { return *model_; }
+  Model& model() override { return *model_; }
+  const Model& model() const override { return *model_; }
   void build(Memory& memory, const ParameterSet::BuildOptions& options) override {
     model_->build(memory, options);
   }
-  std::vector<PublishedTensor> tensors() const override { return llama_tensors(model_->options()); }
-  std::vector<Document> documents(DType type) const override { return llama_documents(published_, type); }
-  void import(const std::filesystem::path& folder) override { import_llama(folder, *model_); }
+  std::vector<PublishedTensor> tensors() const override { return Folder::tensors(*model_); }
+  std::vector<Document> documents(DType type) const override { return Folder::documents(published_, type); }
+  void import(const std::filesystem::path& folder) override { Folder::import(folder, *model_); }
   std::vector<std::int32_t> end_tokens() const override {
-    return {published_.end_tokens.begin(), published_.end_tokens.end()};
+    const std::vector<std::int64_t> tokens = Folder::end_tokens(published_);
+    return {tokens.begin(), tokens.end()};
   }
 
  private:
-  PublishedLlama published_;
-  std::unique_ptr<Llama> model_;
+  Published published_;
+  std::unique_ptr<Model> model_;
 };
 
 PublishedLlama published_llama(const LanguageModelSettings& s) {
@@ -54,32 +111,6 @@ PublishedLlama published_llama(const LanguageModelSettings& s) {
   return published;
 }
 
-class RwkvFolder final : public PublishedLanguageModel {
- public:
-  RwkvFolder(PublishedRwkv published, std::unique_ptr<Rwkv> model)
-      : published_(std::move(published)), model_(std::move(model)) {}
-
-  Rwkv& model() override { return *model_; }
-  const Rwkv& model() const override { return *model_; }
-  void build(Memory& memory, const ParameterSet::BuildOptions& options) override {
-    model_->build(memory, options);
-  }
-  std::vector<PublishedTensor> tensors() const override { return rwkv_tensors(model_->options()); }
-  std::vector<Document> documents(DType type) const override {
-    return {{"config.json", rwkv_config(published_, type)}};
-  }
-  void import(const std::filesystem::path& folder) override {
-    import_rwkv(folder, read_rwkv(folder), model_->parameters());
-  }
-  std::vector<std::int32_t> end_tokens() const override {
-    return {static_cast<std::int32_t>(published_.end_token)};
-  }
-
- private:
-  PublishedRwkv published_;
-  std::unique_ptr<Rwkv> model_;
-};
-
 PublishedRwkv published_rwkv(const LanguageModelSettings& s) {
   const std::int32_t end = std::max(0, s.end_token), begin = s.begin_token >= 0 ? s.begin_token : end;
   return {.options = {.vocabulary = s.vocabulary,
@@ -92,29 +123,6 @@ PublishedRwkv published_rwkv(const LanguageModelSettings& s) {
           .begin_token = begin,
           .end_token = end};
 }
-
-class XlstmFolder final : public PublishedLanguageModel {
- public:
-  XlstmFolder(PublishedXlstm published, std::unique_ptr<Xlstm> model)
-      : published_(std::move(published)), model_(std::move(model)) {}
-
-  Xlstm& model() override { return *model_; }
-  const Xlstm& model() const override { return *model_; }
-  void build(Memory& memory, const ParameterSet::BuildOptions& options) override {
-    model_->build(memory, options);
-  }
-  std::vector<PublishedTensor> tensors() const override { return xlstm_tensors(*model_); }
-  std::vector<Document> documents(DType type) const override { return xlstm_documents(published_, type); }
-  void import(const std::filesystem::path& folder) override { import_xlstm(folder, *model_); }
-  std::vector<std::int32_t> end_tokens() const override {
-    if (published_.end_token < 0) return {};
-    return {static_cast<std::int32_t>(published_.end_token)};
-  }
-
- private:
-  PublishedXlstm published_;
-  std::unique_ptr<Xlstm> model_;
-};
 
 PublishedXlstm published_xlstm(const LanguageModelSettings& s) {
   using Memory = XlstmMemory;
@@ -135,25 +143,29 @@ PublishedXlstm published_xlstm(const LanguageModelSettings& s) {
       .end_token = s.end_token};
 }
 
-/// A folder of this type with a model of these options.
-template <class Folder, class Model, class Published>
-std::unique_ptr<PublishedLanguageModel> make(Published published, Communicator& tensor) {
-  auto model = std::make_unique<Model>(published.options, tensor);
-  return std::make_unique<Folder>(std::move(published), std::move(model));
+/// A model of these settings.
+template <class Folder>
+std::unique_ptr<PublishedLanguageModel> make(typename Folder::Published published, Communicator& tensor) {
+  auto model = std::make_unique<typename Folder::Model>(published.options, tensor);
+  return std::make_unique<PublishedAs<Folder>>(std::move(published), std::move(model));
 }
 
-template <class Folder, class Loaded>
-std::unique_ptr<PublishedLanguageModel> take(Loaded loaded) {
-  return std::make_unique<Folder>(std::move(loaded.published), std::move(loaded.model));
+/// The model of a folder.
+template <class Folder>
+std::unique_ptr<PublishedLanguageModel> open_as(const std::filesystem::path& folder, Memory& memory,
+                                                Communicator& tensor,
+                                                const ParameterSet::BuildOptions& build) {
+  auto loaded = Folder::load(folder, memory, tensor, build);
+  return std::make_unique<PublishedAs<Folder>>(std::move(loaded.published), std::move(loaded.model));
 }
 
 }  // namespace
 
 std::unique_ptr<PublishedLanguageModel> make_language_model(const LanguageModelSettings& settings,
                                                             Communicator& tensor) {
-  if (settings.type == "rwkv") return make<RwkvFolder, Rwkv>(published_rwkv(settings), tensor);
-  if (settings.type == "xlstm") return make<XlstmFolder, Xlstm>(published_xlstm(settings), tensor);
-  if (settings.type == "llama") return make<LlamaFolder, Llama>(published_llama(settings), tensor);
+  if (settings.type == "rwkv") return make<RwkvFolder>(published_rwkv(settings), tensor);
+  if (settings.type == "xlstm") return make<XlstmFolder>(published_xlstm(settings), tensor);
+  if (settings.type == "llama") return make<LlamaFolder>(published_llama(settings), tensor);
   throw Error(ErrorKind::usage, fmt::format("`{}` is no language model", settings.type), "model.type",
               "choose rwkv, xlstm or llama");
 }
@@ -162,25 +174,22 @@ std::unique_ptr<PublishedLanguageModel> open_language_model(const std::filesyste
                                                             Memory& memory, Communicator& tensor,
                                                             const ParameterSet::BuildOptions& build) {
   const std::string_view type = model_type_of(folder).name;
-  if (type == "rwkv") return take<RwkvFolder>(load_rwkv(folder, memory, tensor, build));
-  if (type == "xlstm") return take<XlstmFolder>(load_xlstm(folder, memory, tensor, build));
-  if (type == "llama") return take<LlamaFolder>(load_llama(folder, memory, tensor, build));
+  if (type == "rwkv") return open_as<RwkvFolder>(folder, memory, tensor, build);
+  if (type == "xlstm") return open_as<XlstmFolder>(folder, memory, tensor, build);
+  if (type == "llama") return open_as<LlamaFolder>(folder, memory, tensor, build);
   throw Error(ErrorKind::checkpoint, fmt::format("the folder holds a {}, which is no language model", type),
               folder.string(), "give a folder of a language model");
 }
 
 void export_language_model(const std::filesystem::path& folder, const PublishedLanguageModel& published,
                            const std::vector<Document>& beside, const ExportOptions& options) {
-  StagedFolder staged(folder);
   std::vector<Document> documents = published.documents(options.type);
   documents.insert(documents.end(), beside.begin(), beside.end());
-  for (const Document& document : documents) {
-    OutputFile file(staged.path() / document.name);
-    file.write(document.text);
-    file.finish();
-  }
-  export_tensors(staged.path(), "model", published.tensors(), published.model().parameters(), options);
-  staged.commit();
+  export_folder(folder,
+                {.documents = std::move(documents),
+                 .tensors = published.tensors(),
+                 .parameters = published.model().parameters()},
+                options);
 }
 
 }  // namespace bireme

@@ -7,7 +7,6 @@
 
 #include "models/language_model.h"
 #include "models/published/published_tensor.h"
-#include "models/published/vision_transformer.h"
 
 namespace bireme {
 

@@ -7,7 +7,6 @@
 #include <string_view>
 
 #include "core/base/error.h"
-#include "core/base/files.h"
 
 namespace bireme {
 
@@ -102,18 +101,6 @@ void import_llama(const std::filesystem::path& folder, Llama& model) {
   const SafetensorsFolder source = SafetensorsFolder::open(folder);
   import_tensors(source, tensors, llama_names(source.names(), model.options().tie_embeddings),
                  model.parameters(), folder.string());
-}
-
-void export_llama(const std::filesystem::path& folder, const PublishedLlama& published,
-                  const ParameterSet& parameters, const ExportOptions& options) {
-  StagedFolder staged(folder);
-  for (const Document& document : llama_documents(published, options.type)) {
-    OutputFile file(staged.path() / document.name);
-    file.write(document.text);
-    file.finish();
-  }
-  export_tensors(staged.path(), "model", llama_tensors(published.options), parameters, options);
-  staged.commit();
 }
 
 LoadedLlama load_llama(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,

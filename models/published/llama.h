@@ -7,7 +7,6 @@
 
 #include "models/llama.h"
 #include "models/published/published_tensor.h"
-#include "models/published/vision_transformer.h"
 
 namespace bireme {
 
@@ -37,10 +36,6 @@ PublishedNames llama_names(const std::vector<std::string>& stored, bool tied);
 /// Fills a model from model.safetensors, or its shards.
 /// @throws Error (checkpoint) naming each tensor that is missing, unknown or misshapen, with both shapes
 void import_llama(const std::filesystem::path& folder, Llama& model);
-/// Writes the folder as a whole: it appears under its name when all of it is on the disk. The model is not
-/// split over ranks. @throws Error (checkpoint)
-void export_llama(const std::filesystem::path& folder, const PublishedLlama& published,
-                  const ParameterSet& parameters, const ExportOptions& options);
 
 struct LoadedLlama {
   PublishedLlama published;

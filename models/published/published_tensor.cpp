@@ -188,4 +188,20 @@ void export_tensors(const std::filesystem::path& folder, const std::string& name
   write_index(folder / (name + ".safetensors.index.json"), files, bytes);
 }
 
+void write_documents(const std::filesystem::path& folder, const std::vector<Document>& documents) {
+  for (const Document& document : documents) {
+    OutputFile file(folder / document.name);
+    file.write(document.text);
+    file.finish();
+  }
+}
+
+void export_folder(const std::filesystem::path& folder, const FolderContent& content,
+                   const ExportOptions& options) {
+  StagedFolder staged(folder);
+  write_documents(staged.path(), content.documents);
+  export_tensors(staged.path(), "model", content.tensors, content.parameters, options);
+  staged.commit();
+}
+
 }  // namespace bireme

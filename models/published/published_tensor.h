@@ -57,4 +57,22 @@ void export_tensors(const std::filesystem::path& folder, const std::string& name
                     const std::vector<PublishedTensor>& tensors, const ParameterSet& parameters,
                     const ExportOptions& options);
 
+/// A text file of a published folder.
+struct Document {
+  std::string name;
+  std::string text;
+};
+void write_documents(const std::filesystem::path& folder, const std::vector<Document>& documents);
+
+/// What a folder with one model is made of.
+struct FolderContent {
+  std::vector<Document> documents;
+  std::vector<PublishedTensor> tensors;
+  const ParameterSet& parameters;  ///< not split over ranks
+};
+/// Writes a folder as a whole: it appears under its name when all of it is on the disk. @throws Error
+/// (checkpoint)
+void export_folder(const std::filesystem::path& folder, const FolderContent& content,
+                   const ExportOptions& options);
+
 }  // namespace bireme

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
-#include "core/base/files.h"
 #include "models/published/json_file.h"
 
 namespace bireme {
@@ -64,7 +63,7 @@ PublishedRwkv read_rwkv(const std::filesystem::path& folder) {
           .end_token = config.integer("eos_token_id", 0)};
 }
 
-std::string rwkv_config(const PublishedRwkv& published, DType type) {
+std::vector<Document> rwkv_documents(const PublishedRwkv& published, DType type) {
   const RwkvOptions& options = published.options;
   const nlohmann::ordered_json config = {
       {"architectures", {"RwkvForCausalLM"}},
@@ -84,24 +83,15 @@ std::string rwkv_config(const PublishedRwkv& published, DType type) {
       {"use_cache", true},
       {"dtype", type == DType::bf16 ? "bfloat16" : "float32"},
       {"transformers_version", "4.56.0"}};
-  return config.dump(2) + "\n";
+  return {{"config.json", config.dump(2) + "\n"}};
 }
 
-void import_rwkv(const std::filesystem::path& folder, const PublishedRwkv& published,
-                 ParameterSet& parameters) {
-  const std::vector<PublishedTensor> tensors = rwkv_tensors(published.options);
-  require_same_model(tensors, parameters, "", folder.string());
+void import_rwkv(const std::filesystem::path& folder, Rwkv& model) {
+  const std::vector<PublishedTensor> tensors = rwkv_tensors(read_rwkv(folder).options);
+  require_same_model(tensors, model.parameters(), "", folder.string());
   const SafetensorsFolder source = SafetensorsFolder::open(folder);
-  import_tensors(source, tensors, rwkv_names(source.names(), folder.string()), parameters, folder.string());
-}
-
-void export_rwkv(const std::filesystem::path& folder, const ExportRwkv& what) {
-  StagedFolder staged(folder);
-  OutputFile file(staged.path() / "config.json");
-  file.write(rwkv_config(what.published, what.options.type));
-  file.finish();
-  export_tensors(staged.path(), "model", rwkv_tensors(what.published.options), what.parameters, what.options);
-  staged.commit();
+  import_tensors(source, tensors, rwkv_names(source.names(), folder.string()), model.parameters(),
+                 folder.string());
 }
 
 LoadedRwkv load_rwkv(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,
@@ -109,7 +99,7 @@ LoadedRwkv load_rwkv(const std::filesystem::path& folder, Memory& memory, Commun
   LoadedRwkv loaded{.published = read_rwkv(folder), .model = nullptr};
   loaded.model = std::make_unique<Rwkv>(loaded.published.options, tensor);
   loaded.model->build(memory, build);
-  import_rwkv(folder, loaded.published, loaded.model->parameters());
+  import_rwkv(folder, *loaded.model);
   return loaded;
 }
 

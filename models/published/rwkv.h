@@ -22,8 +22,8 @@ struct PublishedRwkv {
 /// tensor and reason for variants that are not RWKV-4 as it was published
 PublishedRwkv read_rwkv(const std::filesystem::path& folder);
 
-/// The text of config.json.
-std::string rwkv_config(const PublishedRwkv& published, DType type);
+/// config.json.
+std::vector<Document> rwkv_documents(const PublishedRwkv& published, DType type);
 
 /// The tensors of a Hugging Face folder and the parameters that hold them, which have the official names.
 std::vector<PublishedTensor> rwkv_tensors(const RwkvOptions& options);
@@ -35,17 +35,7 @@ PublishedNames rwkv_names(const std::vector<std::string>& stored, const std::str
 /// Fills a model from model.safetensors, or its shards.
 /// @throws Error (checkpoint) naming each tensor that is missing, unknown or misshapen, with both shapes; or
 /// the first that the network has in another size
-void import_rwkv(const std::filesystem::path& folder, const PublishedRwkv& published,
-                 ParameterSet& parameters);
-
-struct ExportRwkv {
-  const PublishedRwkv& published;
-  const ParameterSet& parameters;  ///< not split over ranks
-  ExportOptions options = {};
-};
-/// Writes the folder as a whole: it appears under its name when all of it is on the disk. @throws Error
-/// (checkpoint)
-void export_rwkv(const std::filesystem::path& folder, const ExportRwkv& what);
+void import_rwkv(const std::filesystem::path& folder, Rwkv& model);
 
 /// A model from a folder.
 struct LoadedRwkv {

@@ -68,11 +68,7 @@ void export_vision_transformer(const std::filesystem::path& folder, const Export
   StagedFolder staged(folder);
   PublishedVisionTransformer published = what.published;
   published.head = what.head != nullptr ? std::optional(what.head->options()) : std::nullopt;
-  for (const Document& document : vision_transformer_documents(published, what.options.type)) {
-    OutputFile file(staged.path() / document.name);
-    file.write(document.text);
-    file.finish();
-  }
+  write_documents(staged.path(), vision_transformer_documents(published, what.options.type));
   export_tensors(staged.path(), "model", vision_transformer_tensors(published.options, what.prefix),
                  what.parameters, what.options);
   if (what.head != nullptr) write_head(staged.path(), what);

@@ -29,11 +29,6 @@ struct PublishedVisionTransformer {
 ///         not square, and values that cannot be
 PublishedVisionTransformer read_vision_transformer(const std::filesystem::path& folder);
 
-/// A text file of a published folder.
-struct Document {
-  std::string name;
-  std::string text;
-};
 /// config.json, preprocessor_config.json (where mean and deviation are known) and bireme.json.
 std::vector<Document> vision_transformer_documents(const PublishedVisionTransformer& published, DType type);
 

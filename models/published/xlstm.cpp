@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "core/base/error.h"
-#include "core/base/files.h"
+#include "models/published/split_source.h"
 
 namespace bireme {
 
@@ -22,7 +22,8 @@ void import_cuda_layout(const TensorSource& source, const std::string& recurrent
   const Tensor r = convert(*memory, source.read(recurrent_name, *memory), DType::f64),
                b = convert(*memory, source.read(bias_name, *memory), DType::f64);
   const std::int64_t heads = r.shape()[0], units = r.shape()[1], rows = 4 * units;
-  const Tensor vanilla(*memory, recurrent.shape(), DType::f64), ordered(*memory, bias.shape(), DType::f64);
+  const Tensor vanilla(*memory, recurrent.whole_shape(), DType::f64),
+      ordered(*memory, bias.whole_shape(), DType::f64);
   for (std::int64_t h = 0; h < heads; ++h)
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t i = 0; i < units; ++i)
@@ -30,8 +31,13 @@ void import_cuda_layout(const TensorSource& source, const std::string& recurrent
       const std::int64_t gate = row / units, unit = row % units;
       ordered.data<double>()[(gate * heads + h) * units + unit] = b.data<double>()[h * rows + row];
     }
-  copy(vanilla, recurrent.value());
-  copy(ordered, bias.value());
+  const auto take = [&](const Tensor& whole, const Parameter& parameter) {
+    const Tensor part(*memory, parameter.shape(), DType::f64);
+    copy_part(whole, part, parameter.partition());
+    copy(part, parameter.value());
+  };
+  take(vanilla, recurrent);
+  take(ordered, bias);
 }
 
 /// Imports what lies in the cuda layout, and takes it off both lists.
@@ -54,6 +60,31 @@ void take_cuda_layouts(const TensorSource& source, ParameterSet& parameters,
       std::erase_if(tensors, [&](const PublishedTensor& tensor) { return tensor.name == name; });
     }
   }
+}
+
+/// The tensors of a large model one by one, also where it was stored in `weight_mode` "fused".
+SplitSource split_fused(const TensorSource& stored, const XlstmOptions& options, const std::string& where) {
+  SplitSource source(stored);
+  if (options.architecture != XlstmArchitecture::large) return source;
+  const std::int64_t keys = options.keys(), values = options.values(), hidden = options.large_hidden();
+  for (int i = 0; i < options.layers; ++i) {
+    const std::string block = fmt::format("backbone.blocks.{}.", i), layer = block + "mlstm_layer.";
+    source.split(layer + "qkv_opreact.weight",
+                 {{layer + "q.weight", keys},
+                  {layer + "k.weight", keys},
+                  {layer + "v.weight", values},
+                  {layer + "ogate_preact.weight", values}},
+                 where);
+    for (const std::string kind : {"weight", "bias"})
+      source.split(
+          layer + "ifgate_preact." + kind,
+          {{layer + "igate_preact." + kind, options.heads}, {layer + "fgate_preact." + kind, options.heads}},
+          where);
+    source.split(block + std::string(kGateAndUp),
+                 {{block + "ffn.proj_up_gate.weight", hidden}, {block + "ffn.proj_up.weight", hidden}},
+                 where);
+  }
+  return source;
 }
 
 }  // namespace
@@ -85,24 +116,13 @@ PublishedNames xlstm_names(const std::vector<std::string>& stored) {
 }
 
 void import_xlstm(const std::filesystem::path& folder, Xlstm& model) {
-  const SafetensorsFolder source = SafetensorsFolder::open(folder);
+  const SafetensorsFolder stored = SafetensorsFolder::open(folder);
+  const SplitSource source = split_fused(stored, model.options(), folder.string());
   std::vector<PublishedTensor> tensors = xlstm_tensors(model);
   PublishedNames names = xlstm_names(source.names());
   if (model.options().tied) names.erase("lm_head.weight");
   take_cuda_layouts(source, model.parameters(), tensors, names);
   import_tensors(source, tensors, names, model.parameters(), folder.string());
-}
-
-void export_xlstm(const std::filesystem::path& folder, const PublishedXlstm& published, const Xlstm& model,
-                  const ExportOptions& options) {
-  StagedFolder staged(folder);
-  for (const Document& document : xlstm_documents(published, options.type)) {
-    OutputFile file(staged.path() / document.name);
-    file.write(document.text);
-    file.finish();
-  }
-  export_tensors(staged.path(), "model", xlstm_tensors(model), model.parameters(), options);
-  staged.commit();
 }
 
 LoadedXlstm load_xlstm(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,

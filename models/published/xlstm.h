@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "models/published/published_tensor.h"
-#include "models/published/vision_transformer.h"
 #include "models/xlstm.h"
 
 namespace bireme {
@@ -32,13 +31,9 @@ std::vector<PublishedTensor> xlstm_tensors(const Xlstm& model);
 PublishedNames xlstm_names(const std::vector<std::string>& stored);
 
 /// Fills a model from model.safetensors, or its shards. Recurrent weights and biases of an sLSTM may lie in
-/// either of the package's layouts, vanilla or cuda.
+/// either of the package's layouts, vanilla or cuda, and projections of the large model one by one or fused.
 /// @throws Error (checkpoint) naming each tensor that is missing, unknown or misshapen, with both shapes
 void import_xlstm(const std::filesystem::path& folder, Xlstm& model);
-/// Writes the folder as a whole: it appears under its name when all of it is on the disk. The model is not
-/// split over ranks. @throws Error (checkpoint)
-void export_xlstm(const std::filesystem::path& folder, const PublishedXlstm& published, const Xlstm& model,
-                  const ExportOptions& options);
 
 struct LoadedXlstm {
   PublishedXlstm published;

@@ -56,9 +56,8 @@ void require_no_bias(const JsonFile& config, const char* key) {
 
 XlstmOptions large_from(const JsonFile& config) {
   require_no_bias(config, "use_bias");
-  if (const std::string mode = config.text("weight_mode", "single"); mode != "single")
-    config.fail(fmt::format("`weight_mode` is `{}`", mode),
-                "give a folder that holds its weights one by one (single)");
+  if (const std::string mode = config.text("weight_mode", "single"); mode != "single" && mode != "fused")
+    config.fail(fmt::format("`weight_mode` is `{}`", mode), "choose single or fused");
   XlstmOptions options;
   options.architecture = XlstmArchitecture::large;
   options.vocabulary = config.integer("vocab_size", 50304);

@@ -81,7 +81,11 @@ TEST(PublishedLlama, WritesWhatItReads) {
     const TemporaryFolder folder;
     const PublishedLlama published{
         .options = f.model->options(), .begin_token = 1, .end_tokens = {2, 7}, .pad_token = -1};
-    export_llama(folder.path() / "out", published, f.model->parameters(), {.shard_bytes = 8000});
+    export_folder(folder.path() / "out",
+                  {.documents = llama_documents(published, DType::f32),
+                   .tensors = llama_tensors(f.model->options()),
+                   .parameters = f.model->parameters()},
+                  {.shard_bytes = 8000});
     EXPECT_TRUE(std::filesystem::exists(folder.path() / "out" / "model.safetensors.index.json"));
     const auto single = make_single_process();
     const LoadedLlama loaded = load_llama(folder.path() / "out", golden.memory(), *single);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/io/safetensors_writer.h"
+#include "models/published/language_model.h"
 #include "models/published/rwkv.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/rwkv.h"
@@ -109,7 +110,8 @@ TEST_F(PublishedRwkvTest, ReadsATiedHead) {
 TEST_F(PublishedRwkvTest, WhatIsExportedReadsBackTheSame) {
   const LoadedRwkv loaded = load(kFolder);
   const std::filesystem::path folder = folder_.path() / "exported";
-  export_rwkv(folder, {.published = loaded.published, .parameters = loaded.model->parameters()});
+  const auto published = open_language_model(kFolder, *memory_, *single_);
+  export_language_model(folder, *published, {}, {});
   const LoadedRwkv again = load(folder);
   expect_identical(again.model->parameters().flat_values(), loaded.model->parameters().flat_values());
   const nlohmann::json ours = nlohmann::json::parse(std::ifstream(folder / "config.json"));

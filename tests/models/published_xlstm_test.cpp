@@ -1,11 +1,14 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
+#include <sstream>
 
 #include "core/io/safetensors_writer.h"
 #include "models/published/xlstm.h"
 #include "tests/support/expect.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/xlstm.h"
 
@@ -51,7 +54,11 @@ void expect_round_trip(const std::string& file) {
   const TemporaryFolder place;
   PublishedXlstm published{.options = f.model.options()};
   published.end_token = 2;
-  export_xlstm(place.path() / "model", published, f.model, {});
+  export_folder(place.path() / "model",
+                {.documents = xlstm_documents(published, DType::f32),
+                 .tensors = xlstm_tensors(f.model),
+                 .parameters = f.model.parameters()},
+                {});
   const LoadedXlstm again = load_xlstm(place.path() / "model", *f.memory, *f.single);
   EXPECT_EQ(again.published.end_token, 2);
   expect_same_model(*again.model, f, golden.tensor("inputs/tokens"));
@@ -93,6 +100,64 @@ TEST(PublishedXlstm, TakesThePackagesNamesAndTheCudaLayout) {
   const LoadedXlstm loaded = load_xlstm(place.path() / "model", *f.memory, *f.single);
   expect_same_model(*loaded.model, f, golden.tensor("inputs/tokens"));
   EXPECT_EQ(xlstm_names({"embedding.weight"}).at("backbone.embeddings.weight"), "embedding.weight");
+}
+
+/// Rows of several tensors as one.
+Tensor stacked(Memory& memory, const std::vector<Tensor>& parts) {
+  std::int64_t rows = 0;
+  for (const Tensor& part : parts) rows += part.shape()[0];
+  Shape shape = parts.front().shape();
+  shape[0] = rows;
+  const Tensor whole(memory, shape, DType::f32);
+  std::int64_t row = 0;
+  for (const Tensor& part : parts) {
+    copy(part, whole.slice(row, row + part.shape()[0]));
+    row += part.shape()[0];
+  }
+  return whole;
+}
+
+TEST(PublishedXlstm, TakesFusedWeightsOnAnyNumberOfRanks) {
+  const std::filesystem::path folder = std::filesystem::path(BIREME_TEST_FOLDER) / "golden/xlstm/hf_tiny";
+  const auto memory = make_host_memory();
+  const SafetensorsFolder single = SafetensorsFolder::open(folder);
+  const TemporaryFolder place;
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  for (const std::string& name : single.names()) {
+    const auto replace = [&](const char* last, const std::string& fused,
+                             const std::vector<std::string>& parts) {
+      const std::size_t at = name.rfind(last);
+      if (at == std::string::npos) return false;
+      std::vector<Tensor> rows;
+      for (const std::string& part : parts) rows.push_back(single.read(name.substr(0, at) + part, *memory));
+      tensors.emplace_back(name.substr(0, at) + fused, stacked(*memory, rows));
+      return true;
+    };
+    const std::vector<std::string> gone = {".k.weight",           ".v.weight",         ".ogate_preact.weight",
+                                           "fgate_preact.weight", "fgate_preact.bias", "proj_up.weight"};
+    if (replace("mlstm_layer.q.weight", "mlstm_layer.qkv_opreact.weight",
+                {"mlstm_layer.q.weight", "mlstm_layer.k.weight", "mlstm_layer.v.weight",
+                 "mlstm_layer.ogate_preact.weight"}) ||
+        replace("igate_preact.weight", "ifgate_preact.weight",
+                {"igate_preact.weight", "fgate_preact.weight"}) ||
+        replace("igate_preact.bias", "ifgate_preact.bias", {"igate_preact.bias", "fgate_preact.bias"}) ||
+        replace("proj_up_gate.weight", "proj_up_gate_z.weight", {"proj_up_gate.weight", "proj_up.weight"}) ||
+        std::any_of(gone.begin(), gone.end(), [&](const std::string& end) { return name.ends_with(end); }))
+      continue;
+    tensors.emplace_back(name, single.read(name, *memory));
+  }
+  std::string config = (std::stringstream() << std::ifstream(folder / "config.json").rdbuf()).str();
+  config.replace(config.find("\"single\""), 8, "\"fused\"");
+  place.write("config.json", config);
+  write_safetensors(place.path() / "model.safetensors", tensors);
+  EXPECT_LT(tensors.size(), single.names().size());
+  run_on_ranks(2, [&](Communicator& tensor) {
+    const auto own = make_host_memory();
+    const LoadedXlstm fused = load_xlstm(place.path(), *own, tensor),
+                      whole = load_xlstm(folder, *own, tensor);
+    expect_identical(fused.model->parameters().flat_values(), whole.model->parameters().flat_values(),
+                     "values");
+  });
 }
 
 TEST(PublishedXlstm, NamesWhatDoesNotFit) {
