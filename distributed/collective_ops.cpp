@@ -79,6 +79,16 @@ Var scatter_channels_from(Tape& tape, const Var& x, Communicator& axis) {
   });
 }
 
+Var own_channels(Tape& tape, const Var& x, Communicator& axis) {
+  if (axis.size() == 1) return x;
+  Memory& memory = tape.backend().memory();
+  const std::int64_t rows = x.value().rows(), share = x.value().channels() / axis.size();
+  const Tensor pieces = to_pieces(memory, x.value(), axis.size());
+  return tape.record(
+      "own_channels", {x}, pieces.slice(axis.rank(), axis.rank() + 1).reshape({rows, share}),
+      [&axis, &memory, x](const Tensor& dy, Gradients& into) { into.give(x, gathered(memory, dy, axis)); });
+}
+
 Var gather_channels(Tape& tape, const Var& x, Communicator& axis) {
   if (axis.size() == 1) return x;
   Memory& memory = tape.backend().memory();

@@ -20,12 +20,16 @@ Var copy_to(Tape& tape, Parameter& parameter, Communicator& axis);
 /// dy.
 Var reduce_from(Tape& tape, const Var& x, Communicator& axis);
 
-// Together these two move as many bytes as one reduce_from, and leave what stands between them to be computed
-// once, not by every rank. On an axis of one rank both are the identity.
+// Together scatter and gather move as many bytes as one reduce_from, and leave what stands between them to be
+// computed once, not by every rank. On an axis of one rank these are the identity.
 
 /// Of the sum over ranks of x [R, C] the channels of this rank: [R, C / size]. On the way back, dx = the
 /// channels of dy from all ranks.
 Var scatter_channels_from(Tape& tape, const Var& x, Communicator& axis);
+
+/// This rank's channels of an x [R, C] that is the same on all ranks: [R, C / size]. On the way back, dx =
+/// the channels of dy from all ranks.
+Var own_channels(Tape& tape, const Var& x, Communicator& axis);
 
 /// The channels of all ranks: [R, C] of x [R, C / size]. On the way back, dx = this rank's channels of dy,
 /// which is the same on all ranks.

@@ -43,11 +43,14 @@ Initializer bias_law(const XlstmOptions& options, int index) {
 SlstmBlock::SlstmBlock(ParameterSet& parameters, const std::string& prefix, const XlstmOptions& options,
                        int index, Communicator& tensor)
     : tensor_(tensor),
+      splits_heads_(options.heads_of_slstm() % tensor.size() == 0),
       channels_(options.channels),
-      heads_(options.heads_of_slstm()),
+      inner_(splits_heads_ ? channels_ / tensor.size() : channels_),
+      heads_(splits_heads_ ? options.heads_of_slstm() / tensor.size() : options.heads_of_slstm()),
       function_(options.function),
       activation_(options.activation) {
-  const std::int64_t hidden = options.slstm_hidden(), units = channels_ / heads_;
+  const std::int64_t hidden = options.slstm_hidden(), heads = options.heads_of_slstm(),
+                     units = channels_ / heads;
   require_tensor_degree(tensor.size(), hidden, "hidden channels", "xlstm");
   const Initializer small = small_law(channels_), zero{};
   const auto add = [&](const std::string& name, const Shape& shape, const Initializer& law, bool decays,
@@ -55,25 +58,31 @@ SlstmBlock::SlstmBlock(ParameterSet& parameters, const std::string& prefix, cons
     return &parameters.add(
         {.name = prefix + name, .shape = shape, .initial = law, .partition = partition, .decays = decays});
   };
+  const auto of_heads = [&](int blocks) {
+    return splits_heads_
+               ? Partition{.axis = 0, .blocks = blocks, .part = tensor.rank(), .parts = tensor.size()}
+               : Partition{};
+  };
   norm_ = add("xlstm_norm.weight", {channels_}, zero, false);
   if (options.slstm_convolution > 0) {
     const Initializer taps{.law = Initializer::Law::uniform,
                            .value = 1 / std::sqrt(static_cast<double>(options.slstm_convolution))};
-    convolution_ = add("xlstm.conv1d.conv.weight", {channels_, 1, options.slstm_convolution}, taps, true);
-    convolution_bias_ = add("xlstm.conv1d.conv.bias", {channels_}, taps, false);
+    convolution_ =
+        add("xlstm.conv1d.conv.weight", {channels_, 1, options.slstm_convolution}, taps, true, of_heads(1));
+    convolution_bias_ = add("xlstm.conv1d.conv.bias", {channels_}, taps, false, of_heads(1));
   }
-  const Shape gate{heads_, units, units};
+  const Shape gate{heads, units, units};
   // The published names of these two are each other's; kept so that folders agree.
-  input_ = add("xlstm.fgate.weight", gate, small, true);
-  forget_ = add("xlstm.igate.weight", gate, small, true);
-  z_ = add("xlstm.zgate.weight", gate, small, true);
-  output_ = add("xlstm.ogate.weight", gate, small, true);
+  input_ = add("xlstm.fgate.weight", gate, small, true, of_heads(1));
+  forget_ = add("xlstm.igate.weight", gate, small, true, of_heads(1));
+  z_ = add("xlstm.zgate.weight", gate, small, true, of_heads(1));
+  output_ = add("xlstm.ogate.weight", gate, small, true, of_heads(1));
   const Initializer uniform{.law = Initializer::Law::uniform,
                             .value = 1 / std::sqrt(static_cast<double>(channels_))};
-  recurrent_ = add("xlstm.slstm_cell._recurrent_kernel_", {heads_, 4 * units, units},
-                   options.slstm_random_recurrent ? uniform : zero, false);
-  bias_ = add("xlstm.slstm_cell._bias_", {4 * channels_}, bias_law(options, index), false);
-  cell_norm_ = add("xlstm.group_norm.weight", {channels_}, zero, false);
+  recurrent_ = add("xlstm.slstm_cell._recurrent_kernel_", {heads, 4 * units, units},
+                   options.slstm_random_recurrent ? uniform : zero, false, of_heads(1));
+  bias_ = add("xlstm.slstm_cell._bias_", {4 * channels_}, bias_law(options, index), false, of_heads(4));
+  cell_norm_ = add("xlstm.group_norm.weight", {channels_}, zero, false, of_heads(1));
   ffn_norm_ = add("ffn_norm.weight", {channels_}, zero, false);
   up_ = add("ffn.proj_up.weight", {2 * hidden, channels_}, small, true,
             {.axis = 0, .blocks = 2, .part = tensor.rank(), .parts = tensor.size()});
@@ -81,7 +90,8 @@ SlstmBlock::SlstmBlock(ParameterSet& parameters, const std::string& prefix, cons
               {.axis = 1, .part = tensor.rank(), .parts = tensor.size()});
 }
 
-Var SlstmBlock::cell(Tape& tape, const Var& n, const XlstmPass& pass) const {
+Var SlstmBlock::cell(Tape& tape, const Var& whole, const XlstmPass& pass) const {
+  const Var n = splits_heads_ ? own_channels(tape, whole, tensor_) : whole;
   Var u = n;
   if (convolution_ != nullptr) {
     const Tensor before = pass.state != nullptr ? pass.state->convolution : Tensor();
@@ -97,7 +107,8 @@ Var SlstmBlock::cell(Tape& tape, const Var& n, const XlstmPass& pass) const {
       slstm(tape, gates, *recurrent_, *bias_, pass.state != nullptr ? &pass.state->slstm : nullptr,
             pass.starts, {.sequences = pass.sequences, .heads = heads_, .function = function_}, pass.type);
   if (pass.state != nullptr) pass.state->slstm = result.state;
-  return group_norm(tape, result.h, heads_, *cell_norm_, kFromOne, kNormEpsilon, pass.type);
+  const Var h = group_norm(tape, result.h, heads_, *cell_norm_, kFromOne, kNormEpsilon, pass.type);
+  return splits_heads_ ? gather_channels(tape, h, tensor_) : h;
 }
 
 Var SlstmBlock::feed_forward(Tape& tape, const Var& n) const {
@@ -115,17 +126,17 @@ Var SlstmBlock::forward(Tape& tape, const Var& x, const XlstmPass& pass) const {
 XlstmLayerState SlstmBlock::make_state(Memory& memory, std::int64_t sequences, DType type) const {
   XlstmLayerState state{
       .mlstm = {},
-      .slstm = empty_slstm_state(memory, sequences, channels_, type == DType::f64 ? DType::f64 : DType::f32),
+      .slstm = empty_slstm_state(memory, sequences, inner_, type == DType::f64 ? DType::f64 : DType::f32),
       .convolution = {}};
   if (convolution_ != nullptr && convolution_->value().channels() > 1) {
-    state.convolution = Tensor(memory, {sequences, convolution_->value().channels() - 1, channels_}, type);
+    state.convolution = Tensor(memory, {sequences, convolution_->value().channels() - 1, inner_}, type);
     fill(state.convolution, 0);
   }
   return state;
 }
 
 double SlstmBlock::flops_per_token() const {
-  const auto channels = static_cast<double>(channels_), units = channels / static_cast<double>(heads_);
+  const auto channels = static_cast<double>(channels_), units = static_cast<double>(inner_ / heads_);
   const auto hidden = static_cast<double>(down_->whole_shape().back());
   return 16 * channels * units + 6 * channels * hidden;
 }

@@ -9,8 +9,8 @@ namespace bireme {
 /// The paper's block around an sLSTM, with a gated feed-forward part after it (Beck et al. 2024, figure 10):
 ///     u = silu(conv(LN(x))),   gates i and f from u, z and o from LN(x), by one matrix for each head,
 ///     x' = x + norm of each head(cell),   y = x' + W_down·(act(g) ∘ w),   [g, w] = W_up·LN(x')
-/// Over tensor ranks the cell is computed by every rank, since its recurrence is short of work to share, and
-/// the feed-forward part is split.
+/// Over tensor ranks heads of the cell and the feed-forward part are split; where the ranks do not divide the
+/// heads, every rank computes all of the cell.
 class SlstmBlock final : public XlstmBlock {
  public:
   SlstmBlock(ParameterSet& parameters, const std::string& prefix, const XlstmOptions& options, int index,
@@ -21,11 +21,13 @@ class SlstmBlock final : public XlstmBlock {
   double flops_per_token() const override;
 
  private:
-  Var cell(Tape& tape, const Var& n, const XlstmPass& pass) const;
+  Var cell(Tape& tape, const Var& whole, const XlstmPass& pass) const;
   Var feed_forward(Tape& tape, const Var& n) const;
 
   Communicator& tensor_;
-  std::int64_t channels_, heads_;
+  bool splits_heads_;
+  std::int64_t channels_;       // of the stream
+  std::int64_t inner_, heads_;  // of this rank's part of the cell
   SlstmFunction function_;
   Activation activation_;
   Parameter* norm_;

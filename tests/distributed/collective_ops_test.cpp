@@ -113,6 +113,19 @@ TEST(CollectiveOps, GatherChannelsJoinsForwardAndTakesItsOwnBack) {
   });
 }
 
+TEST(CollectiveOps, OwnChannelsTakesItsShareAndJoinsBack) {
+  run_on_ranks(3, [](Communicator& axis) {
+    const auto memory = make_host_memory();
+    const auto backend = make_cpu_backend(memory);
+    Tape tape(*backend);
+    const Var x = tape.leaf(numbered(*memory, 4, 6));
+    const Var y = own_channels(tape, x, axis);
+    expect_identical(y.value(), numbered(*memory, 4, 2, 1, 2 * axis.rank()), "y");
+    tape.backward(y, nullptr, {}, numbered(*memory, 4, 2, 5, 2 * axis.rank()));
+    expect_identical(tape.gradient(x), numbered(*memory, 4, 6, 5), "dx");
+  });
+}
+
 TEST(CollectiveOps, RecordNothingOnAnAxisOfOne) {
   const auto memory = make_host_memory();
   const auto backend = make_cpu_backend(memory);
@@ -122,6 +135,7 @@ TEST(CollectiveOps, RecordNothingOnAnAxisOfOne) {
   EXPECT_EQ(copy_to(tape, x, *single).value().raw(), x.value().raw());
   EXPECT_EQ(reduce_from(tape, x, *single).value().raw(), x.value().raw());
   EXPECT_EQ(scatter_channels_from(tape, x, *single).value().raw(), x.value().raw());
+  EXPECT_EQ(own_channels(tape, x, *single).value().raw(), x.value().raw());
   EXPECT_EQ(gather_channels(tape, x, *single).value().raw(), x.value().raw());
   EXPECT_EQ(tape.steps(), 0U);
 }
