@@ -36,8 +36,9 @@ std::span<const Command> commands() {
       {"generate", "continue text with a language model", run_generate},
       {"score", "compute a language model's logits and log-probabilities of given tokens", run_score},
       {"export", "write the weights of a model as a Hugging Face folder", run_export},
-      {"plot", "draw attention maps, or the curves of runs, as a picture", run_plot},
-      {"bench", "measure matrix products, sums over ranks and the loader on this machine", run_bench},
+      {"plot", "draw attention, memory, the way of a fact, or the curves of runs, as a picture", run_plot},
+      {"bench", "measure matrix products, training steps, decoding, sums over ranks and the loader here",
+       run_bench},
       {"doctor", "show what was found on this machine and is used, what is not, and why", run_doctor},
   };
   return list;

@@ -83,21 +83,34 @@ void check_language(const Configuration& configuration, const Check& check) {
   check.require(model.pattern.find_first_not_of("ms") == std::string::npos && !model.pattern.empty(),
                 fmt::format("model.pattern is \"{}\"", model.pattern), "model.pattern", "",
                 "write m for each block of matrix memory and s for each of scalar memory, such as mmms");
+  check.require(!configuration.data.documents_apart || model.memory != "learned_initial",
+                "data.documents_apart is true, but model.memory is \"learned_initial\", which begins with a "
+                "sequence and "
+                "not with a document",
+                "data.documents_apart", "model.memory",
+                "set data.documents_apart to false, or choose another memory");
+  check.require(model.variant != "large" || model.pattern == "m",
+                fmt::format("model.pattern is \"{}\", but the large xlstm has m blocks only", model.pattern),
+                "model.pattern", "model.variant",
+                "leave model.pattern out, or choose model.variant = \"paper\"");
   check.require(
       model.kv_heads == 0 || model.heads % model.kv_heads == 0,
       fmt::format("model.kv_heads is {}, which does not divide {} heads", model.kv_heads, model.heads),
       "model.kv_heads", "model.heads", "choose model.kv_heads from " + divisors(model.heads, 1024));
 }
 
-/// A key of the other kind of run would be read by nothing.
+/// A key of another kind of model would be read by nothing.
 void check_topics(const Configuration& configuration, const Origins& origins) {
   const Topic topic = topic_of(configuration);
   for (const Key& key : key_table()) {
     const std::string name(key.name);
     if (key.applies_to(topic) || origins.source(name) == Origins::defaults) continue;
-    throw Error(ErrorKind::usage,
-                fmt::format("{} has no meaning for model.type \"{}\"", name, configuration.model.type),
-                origins.where(name), "remove it; `bireme train --help-config` says what each key is for");
+    throw Error(
+        ErrorKind::usage,
+        fmt::format("{} has no meaning for model.type \"{}\"", name, configuration.model.type),
+        origins.where(name),
+        fmt::format("remove it: it is for {} (`bireme train --help-config` says what each key is for)",
+                    topic_name(key.topic)));
   }
 }
 
@@ -106,14 +119,14 @@ void check_topics(const Configuration& configuration, const Origins& origins) {
 void check_consistency(const Configuration& configuration, const Origins& origins) {
   const Check check(origins);
   const auto& [model, data, objective, optimizer, schedule, parallel, precision, run] = configuration;
-  const bool is_language = topic_of(configuration) == Topic::language;
+  const bool reads_text = is_language(configuration);
 
   check_topics(configuration, origins);
-  check.require((objective.type == "dino") != is_language,
+  check.require((objective.type == "dino") != reads_text,
                 fmt::format("objective.type is \"{}\", but model.type is \"{}\"", objective.type, model.type),
                 "objective.type", "model.type",
-                is_language ? "train a language model with objective.type = \"language_model\""
-                            : "train a vision transformer with objective.type = \"dino\"");
+                reads_text ? "train a language model with objective.type = \"language_model\""
+                           : "train a vision transformer with objective.type = \"dino\"");
   if (model.type != "rwkv") {
     check.require(
         model.embed_dim % model.heads == 0 || model.head_dim > 0,
@@ -134,7 +147,7 @@ void check_consistency(const Configuration& configuration, const Origins& origin
                 optimizer.learning_rate);
   check.require(run.steps > 0 || run.epochs > 0, "run.steps and run.epochs are both 0", "run.steps",
                 "run.epochs", "say how long to train with one of them");
-  if (is_language) {
+  if (reads_text) {
     check_language(configuration, check);
   } else {
     check_pictures(configuration, check);
@@ -144,7 +157,7 @@ void check_consistency(const Configuration& configuration, const Origins& origin
 std::vector<std::string> configuration_warnings(const Configuration& configuration) {
   std::vector<std::string> warnings;
   const auto& [model, data, objective, optimizer, schedule, parallel, precision, run] = configuration;
-  const bool is_language = topic_of(configuration) == Topic::language;
+  const bool reads_text = is_language(configuration);
   const auto warn_of_remainder = [&](const char* key, std::int64_t size) {
     if (size % model.patch_size != 0)
       warnings.push_back(
@@ -152,7 +165,7 @@ std::vector<std::string> configuration_warnings(const Configuration& configurati
                       "crop are ignored",
                       key, size, model.patch_size, size % model.patch_size));
   };
-  if (!is_language) {
+  if (!reads_text) {
     warn_of_remainder("data.global_size", data.global_size);
     if (data.local_crops > 0) warn_of_remainder("data.local_size", data.local_size);
   }
@@ -161,16 +174,15 @@ std::vector<std::string> configuration_warnings(const Configuration& configurati
       warnings.push_back(fmt::format(
           "schedule.warmup_steps {} is not shorter than run.steps {}: the learning rate never reaches {}",
           schedule.warmup_steps, run.steps, optimizer.learning_rate));
-    if (!is_language && objective.freeze_last_layer_steps >= run.steps)
+    if (!reads_text && objective.freeze_last_layer_steps >= run.steps)
       warnings.push_back(fmt::format(
           "objective.freeze_last_layer_steps {} is not shorter than run.steps {}: the prototypes never train",
           objective.freeze_last_layer_steps, run.steps));
   }
-  if (run.evaluate_every > 0 && (is_language ? data.validation : data.evaluation_train).empty())
+  if (run.evaluate_every > 0 && (reads_text ? data.validation : data.evaluation_train).empty())
     warnings.emplace_back(
-        is_language
-            ? "no perplexity during training: data.validation is not given"
-            : "no k-NN during training: data.evaluation_train and data.evaluation_test are not given");
+        reads_text ? "no perplexity during training: data.validation is not given"
+                   : "no k-NN during training: data.evaluation_train and data.evaluation_test are not given");
   return warnings;
 }
 

@@ -21,11 +21,12 @@ class Origins {
     origins_.insert_or_assign(std::string(key), std::move(origin));
   }
   Source source(const std::string& key) const { return of(key).source; }
-  /// Of two keys that contradict each other, the place of the one that was given last.
-  std::string where(const std::string& key, const std::string& other = "") const {
-    const Origin& a = of(key);
-    const Origin& b = of(other);
-    return b.source > a.source ? b.where : a.where;
+  std::string where(const std::string& key) const { return of(key).where; }
+  /// Of two keys that contradict each other, the places where they were given; a default has none.
+  std::string where(const std::string& key, const std::string& other) const {
+    const Origin &a = of(key), &b = of(other);
+    if (b.source == defaults || a.where == b.where) return a.where;
+    return a.source == defaults ? b.where : a.where + " and " + b.where;
   }
 
  private:

@@ -43,6 +43,9 @@ constexpr Effect mathematics = Effect::mathematics;
 constexpr Effect execution = Effect::execution;
 constexpr Topic pictures = Topic::pictures;
 constexpr Topic language = Topic::language;
+constexpr Topic rwkv = Topic::rwkv;
+constexpr Topic xlstm = Topic::xlstm;
+constexpr Topic llama = Topic::llama;
 
 Allowed anything() { return {}; }
 Allowed at_least(double low) { return {.low = low, .words = {}}; }
@@ -68,7 +71,7 @@ std::vector<Key> make_table() {
        "Width of the token vectors; a multiple of heads."},
       {"model.depth", model<&Model::depth>, between(1, 1000), mathematics, "blocks", "Number of blocks."},
       {"model.heads", model<&Model::heads>, between(1, 1024), mathematics, "",
-       "Heads of each block, of attention or memory; RWKV has none."},
+       "Heads of each block, of attention or memory.", Topic::vit | xlstm | llama},
       {"model.patch_size", model<&Model::patch_size>, between(1, 1024), mathematics, "pixels",
        "Side of the square patch that becomes one token.", pictures},
       {"model.image_size", model<&Model::image_size>, between(1, 16384), mathematics, "pixels",
@@ -99,34 +102,33 @@ std::vector<Key> make_table() {
       {"model.vocabulary_size", model<&Model::vocabulary_size>, between(0, 16777216), mathematics, "tokens",
        "Rows of the embedding and the head; 0 takes the tokenizer's number of tokens.", language},
       {"model.kv_heads", model<&Model::kv_heads>, between(0, 1024), mathematics, "",
-       "Heads of keys and values that the query heads share (llama); 0 gives each its own.", language},
+       "Heads of keys and values that the query heads share; 0 gives each its own.", llama},
       {"model.head_dim", model<&Model::head_dim>, between(0, 65536), mathematics, "channels",
-       "Width of a head (llama); 0 is embed_dim / heads.", language},
+       "Width of a head; 0 is embed_dim / heads.", llama},
       {"model.hidden_dim", model<&Model::hidden_dim>, between(0, 1048576), mathematics, "channels",
        "Width inside the feed-forward part; 0 is the usual one: 4 (rwkv), 8/3 (llama, large xlstm) or 1.3 "
        "(xlstm) times embed_dim, rounded up to a multiple of 64 but for rwkv.",
        language},
       {"model.attention_dim", model<&Model::attention_dim>, between(0, 1048576), mathematics, "channels",
-       "Width inside time mixing (rwkv); 0 is embed_dim.", language},
+       "Width inside time mixing; 0 is embed_dim.", rwkv},
       {"model.context", model<&Model::context>, between(0, 16777216), mathematics, "tokens",
        "Longest sequence that the model is made for, as its published folder says; 0 is sequence_length.",
        language},
       {"model.rope_theta", model<&Model::rope_theta>, above(0), mathematics, "",
-       "Base of the rotary position embedding (llama).", language},
+       "Base of the rotary position embedding.", llama},
       {"model.tie_embeddings", model<&Model::tie_embeddings>, anything(), mathematics, "",
-       "Let the head share the embedding's weights (llama).", language},
+       "Let the head share the embedding's weights.", language},
       {"model.variant", model<&Model::variant>, one_of({"paper", "large"}), mathematics, "",
-       "Architecture of an xlstm: that of the paper, or the large one that published weights have.",
-       language},
+       "Architecture: that of the paper, or the large one that published weights have.", xlstm},
       {"model.pattern", model<&Model::pattern>, anything(), mathematics, "",
-       "Blocks of a paper xlstm, m (matrix memory) and s (scalar memory), repeated up to depth: mmmmmmms.",
-       language},
+       "Blocks of the paper's architecture, m (matrix memory) and s (scalar memory), repeated up to depth: "
+       "mmmmmmms.",
+       xlstm},
       {"model.memory", model<&Model::memory>, one_of({"associative", "learned", "learned_initial"}),
        mathematics, "",
-       "Memory of an xlstm's m blocks: the associative one, a learned matrix in its place, or the "
-       "associative "
-       "one starting from a learned matrix.",
-       language},
+       "Memory of the m blocks: the associative one, a learned matrix in its place, or the associative one "
+       "starting from a learned matrix.",
+       xlstm},
 
       {"data.path", data<&Data::path>, anything(), execution, "",
        "Dataset to train on, a folder written by `bireme prepare`."},
@@ -292,7 +294,22 @@ std::vector<Key> make_table() {
 }  // namespace
 
 Topic topic_of(const Configuration& configuration) {
-  return configuration.model.type == "vit" ? Topic::pictures : Topic::language;
+  const std::string& type = configuration.model.type;
+  return type == "rwkv" ? rwkv : type == "xlstm" ? xlstm : type == "llama" ? llama : pictures;
+}
+
+bool is_language(const Configuration& configuration) { return topic_of(configuration) != pictures; }
+
+std::string topic_name(Topic topic) {
+  if (topic == Topic::any) return "";
+  if (topic == language) return "Language models";
+  static constexpr std::pair<Topic, const char*> types[] = {
+      {pictures, "Pictures"}, {rwkv, "RWKV"}, {xlstm, "xLSTM"}, {llama, "LLaMA"}};
+  std::string list;
+  for (const auto& [type, name] : types)
+    if ((static_cast<unsigned>(type) & static_cast<unsigned>(topic)) != 0)
+      list += (list.empty() ? "" : ", ") + std::string(name);
+  return list;
 }
 
 const std::vector<Key>& key_table() {

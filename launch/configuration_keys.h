@@ -33,10 +33,24 @@ struct Allowed {
 /// Whether a value changes what is computed, or only how fast, where, and what is reported.
 enum class Effect { mathematics, execution };
 
-/// What kind of run a key has a meaning for.
-enum class Topic { any, pictures, language };
-/// That of a run.
+/// What kinds of run a key has a meaning for: a set of model types.
+enum class Topic : unsigned {
+  vit = 1,
+  rwkv = 2,
+  xlstm = 4,
+  llama = 8,
+  pictures = vit,
+  language = rwkv | xlstm | llama,
+  any = pictures | language
+};
+constexpr Topic operator|(Topic a, Topic b) {
+  return static_cast<Topic>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
+}
+/// That of a run: one model type.
 Topic topic_of(const Configuration& configuration);
+bool is_language(const Configuration& configuration);
+/// "", "Pictures", "Language models", "RWKV, xLSTM" and so on, for the reference of keys.
+std::string topic_name(Topic topic);
 
 /// One row of the option table: the only place that knows a key.
 struct Key {
@@ -48,7 +62,9 @@ struct Key {
   std::string_view help;  ///< one sentence
   Topic topic = Topic::any;
 
-  bool applies_to(Topic run) const { return topic == Topic::any || topic == run; }
+  bool applies_to(Topic run) const {
+    return (static_cast<unsigned>(topic) & static_cast<unsigned>(run)) != 0;
+  }
   ConstantPlace value_in(const Configuration& configuration) const;
   std::string_view section() const { return name.substr(0, name.find('.')); }
   std::string_view short_name() const { return name.substr(name.find('.') + 1); }

@@ -42,7 +42,7 @@ void fill_size(Configuration& configuration, const Origins& origins) {
 }  // namespace
 
 void apply_presets(Configuration& configuration, const Origins& origins) {
-  if (topic_of(configuration) == Topic::language) {
+  if (is_language(configuration)) {
     fill_language_model(configuration, origins);
   } else {
     fill_size(configuration, origins);

@@ -93,9 +93,10 @@ std::string configuration_reference() {
       "that names the\n"
       "file and line. Keys marked with * change how fast or where a run computes and what it reports, not "
       "its mathematics:\n"
-      "they may differ when a run resumes. Keys of pictures or of language models have no meaning for the "
-      "other, and are\n"
-      "refused there. Language models (`model.type` other than vit) have defaults of their own: " +
+      "they may differ when a run resumes. A key that begins with kinds of models is refused for others, "
+      "where "
+      "it has no\n"
+      "meaning. Language models (`model.type` other than vit) have defaults of their own: " +
       language_defaults() +
       ".\n\n"
       "This page is the output of `bireme train --help-config`.\n";
@@ -109,10 +110,10 @@ std::string configuration_reference() {
     const ConstantPlace value = key.value_in(defaults);
     const std::string unit = key.unit.empty() ? "" : fmt::format(", {}", key.unit);
     const std::string allowed = key.allowed.text();
-    static constexpr const char* topics[] = {"", "Pictures: ", "Language models: "};
+    const std::string topic = topic_name(key.topic);
     text += fmt::format(
         "| `{}`{} | {}{} | `{}` | {}{}{} |\n", key.short_name(), key.effect == Effect::execution ? " *" : "",
-        type_name(value), unit, value_text(value), topics[static_cast<int>(key.topic)], key.help,
+        type_name(value), unit, value_text(value), topic.empty() ? "" : topic + ": ", key.help,
         allowed.empty()
             ? ""
             : fmt::format(" ({}{})", static_cast<char>(std::toupper(allowed[0])), allowed.substr(1)));

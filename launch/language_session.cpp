@@ -9,9 +9,10 @@ namespace bireme {
 
 namespace {
 
-Configuration with_precision(const std::string& precision) {
+Configuration configuration_of(const Options& options) {
   Configuration configuration;
-  configuration.precision.type = precision;
+  configuration.precision.type = options.choice("precision", {"fp32", "bf16"});
+  if (options.has("tensor")) configuration.parallel.tensor = options.integer("tensor", 1, 1024);
   return configuration;
 }
 
@@ -24,11 +25,15 @@ Options& LanguageSession::declare(Options& options) {
              "`byte`, a .model, a tokenizer.json or an RWKV vocabulary; without it, that of M");
 }
 
+Options& LanguageSession::declare_with_tensor(Options& options) {
+  return declare(options).value("tensor", "N",
+                                "ranks that share the model, for one that is too large for each (default 1)");
+}
+
 LanguageSession::LanguageSession(const Options& options, Communicator& world)
     : folder_(resolve_model_folder(options.path("model")).string()),
-      context_(make_context(with_precision(options.choice("precision", {"fp32", "bf16"})), world)),
-      alone_(make_single_process()),
-      published_(open_language_model(folder_, context_.backend->memory(), *alone_,
+      context_(make_context(configuration_of(options), world)),
+      published_(open_language_model(folder_, context_.backend->memory(), context_.mesh->tensor(),
                                      {.gradients = false, .bf16_copy = context_.type == DType::bf16})) {
   if (options.has("tokenizer")) {
     tokenizer_ = open_tokenizer(options.text("tokenizer"));

@@ -11,16 +11,21 @@
 namespace bireme {
 
 /// A trained or published language model at work, with its tokenizer: what `generate`, `score` and
-/// `evaluate perplexity` share. Every rank holds the whole model.
+/// `evaluate perplexity` share. Every rank holds the whole model, or --tensor of them share it.
 class LanguageSession {
  public:
   /// Declares --model, --precision and --tokenizer.
   static Options& declare(Options& options);
+  /// Declares --tensor as well.
+  static Options& declare_with_tensor(Options& options);
   LanguageSession(const Options& options, Communicator& world);
   /// For work that is not spread over ranks; before a session is made, which all ranks make together.
   /// @throws Error (usage) when there are several
   static void require_one_rank(const Communicator& world, const std::string& command);
 
+  /// Ranks that hold the same part of the model and see other text, and those that share a model.
+  Communicator& data() const { return context_.mesh->data(); }
+  Communicator& tensor() const { return context_.mesh->tensor(); }
   const Backend& backend() const { return *context_.backend; }
   const LanguageModel& model() const { return published_->model(); }
   const PublishedLanguageModel& published() const { return *published_; }
@@ -33,7 +38,6 @@ class LanguageSession {
  private:
   std::string folder_;
   Context context_;
-  std::unique_ptr<Communicator> alone_;  // the model is not split
   std::unique_ptr<PublishedLanguageModel> published_;
   std::shared_ptr<const Tokenizer> tokenizer_;
 };

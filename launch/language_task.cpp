@@ -12,6 +12,25 @@
 
 namespace bireme {
 
+LanguageModelSettings language_model_settings(const Configuration& configuration, std::int64_t vocabulary) {
+  const auto& m = configuration.model;
+  return {.type = m.type,
+          .vocabulary = m.vocabulary_size > 0 ? m.vocabulary_size : vocabulary,
+          .channels = m.embed_dim,
+          .layers = static_cast<int>(m.depth),
+          .heads = static_cast<int>(m.heads),
+          .kv_heads = static_cast<int>(m.kv_heads),
+          .head_dim = m.head_dim,
+          .hidden = m.hidden_dim,
+          .attention_channels = m.attention_dim,
+          .context = m.context > 0 ? m.context : configuration.data.sequence_length,
+          .rope_theta = m.rope_theta,
+          .tie_embeddings = m.tie_embeddings,
+          .variant = m.variant,
+          .pattern = m.pattern,
+          .memory = m.memory};
+}
+
 LanguageTask::LanguageTask(const Configuration& configuration, const Context& context, TaskData data)
     : configuration_(configuration),
       context_(context),
@@ -66,23 +85,10 @@ LanguageModelSettings LanguageTask::settings() const {
                 fmt::format("model.vocabulary_size is {}, but the text has {} kinds of tokens",
                             m.vocabulary_size, tokens),
                 configuration_.data.path, "set it to 0, which takes the tokenizer's number, or higher");
-  return {.type = m.type,
-          .vocabulary = m.vocabulary_size > 0 ? m.vocabulary_size : tokens,
-          .channels = m.embed_dim,
-          .layers = static_cast<int>(m.depth),
-          .heads = static_cast<int>(m.heads),
-          .kv_heads = static_cast<int>(m.kv_heads),
-          .head_dim = m.head_dim,
-          .hidden = m.hidden_dim,
-          .attention_channels = m.attention_dim,
-          .context = m.context > 0 ? m.context : configuration_.data.sequence_length,
-          .rope_theta = m.rope_theta,
-          .tie_embeddings = m.tie_embeddings,
-          .variant = m.variant,
-          .pattern = m.pattern,
-          .memory = m.memory,
-          .begin_token = tokenizer_ ? tokenizer_->special().begin : -1,
-          .end_token = dataset_ ? dataset_->manifest().document_end : -1};
+  LanguageModelSettings settings = language_model_settings(configuration_, tokens);
+  if (tokenizer_) settings.begin_token = tokenizer_->special().begin;
+  if (dataset_) settings.end_token = dataset_->manifest().document_end;
+  return settings;
 }
 
 void LanguageTask::initialize() {

@@ -10,6 +10,9 @@
 
 namespace bireme {
 
+/// What a configuration says of the model itself. @param vocabulary  where model.vocabulary_size is 0
+LanguageModelSettings language_model_settings(const Configuration& configuration, std::int64_t vocabulary);
+
 /// Language modelling on a dataset of text. A checkpoint's model is the trained one, with its tokenizer
 /// beside it; on the way the perplexity of a validation text is measured.
 class LanguageTask final : public TrainingTask {

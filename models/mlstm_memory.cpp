@@ -77,7 +77,7 @@ Var MlstmMemory::read(Tape& tape, const Var& q, const Var& k, const Var& v, cons
   if (pass.starts)
     throw Error(ErrorKind::usage, "a learned initial state cannot begin in the middle of a sequence",
                 "model.memory",
-                "do not keep documents apart (data.document_masks), or choose another memory");
+                "set data.documents_apart to false, or choose another memory");
   const Shape heads{pass.sequences, local_heads_};
   const MlstmState initial{.memory = for_each_sequence(tape, *memory_, pass.sequences),
                            .normalizer = for_each_sequence(tape, *normalizer_, pass.sequences),

@@ -161,6 +161,7 @@ int run_bench_loader(Arguments arguments) {
 constexpr Command list[] = {
     {"gemm", "matrix products of a training step", run_bench_gemm},
     {"step", "whole training steps, on made-up data", run_bench_step},
+    {"decode", "writing of text, token by token", run_bench_decode},
     {"allreduce", "sum over ranks, against the MPI library's", run_bench_allreduce},
     {"loader", "reading, decoding and cropping of pictures", run_bench_loader},
 };

@@ -27,7 +27,7 @@ double bytes_per_token(const TokenDataset& text) {
 
 int run_perplexity(Arguments arguments) {
   Options options("bireme evaluate perplexity", "measures how well a language model predicts a text");
-  LanguageSession::declare(options)
+  LanguageSession::declare_with_tensor(options)
       .required("data", "DATASET", "text, from `bireme prepare text`")
       .value("length", "T", "tokens of a window; 0: the model's context, or 1024", "0")
       .value("stride", "S", "tokens between windows, each scoring its last S; 0: the length", "0")
@@ -54,7 +54,7 @@ int run_perplexity(Arguments arguments) {
     perplexity.stride = stride > 0 ? stride : perplexity.length;
     std::optional<Progress> bar;
     const Perplexity found =
-        evaluate_perplexity(session.backend(), world, session.model(), text, perplexity,
+        evaluate_perplexity(session.backend(), session.data(), session.model(), text, perplexity,
                             [&](std::int64_t done, std::int64_t total) {
                               if (!bar) bar.emplace(terminal_progress("window", total, 0, world.rank()));
                               bar->update(done);

@@ -118,7 +118,9 @@ int run_prompts(const LanguageSession& session, const GenerateOptions& generate,
   if (context > 0 && needed > context)
     spdlog::warn("prompt and new tokens may reach {}, past the model's context of {}", needed, context);
   Generator generator(session.backend(), session.model(), std::ssize(prompts), needed, session.type());
-  const bool streams = options.flag("stream") && prompts.size() == 1 && !options.json();
+  // Every rank chooses the same tokens, and one shows them.
+  const bool speaks = session.tensor().rank() == 0;
+  const bool streams = options.flag("stream") && prompts.size() == 1 && !options.json() && speaks;
   std::vector<GrowingText> growing(prompts.size(), GrowingText(tokenizer, stops));
   std::vector<std::string> results(prompts.size());
   if (streams) show(texts.front());
@@ -138,8 +140,10 @@ int run_prompts(const LanguageSession& session, const GenerateOptions& generate,
     results[s] += rest;
     tokens += written[s].size();
     if (streams) show(rest + "\n");
-    if (!streams && !options.json()) show(texts[s] + results[s] + (s + 1 < texts.size() ? "\n----\n" : "\n"));
+    if (!streams && !options.json() && speaks)
+      show(texts[s] + results[s] + (s + 1 < texts.size() ? "\n----\n" : "\n"));
   }
+  if (!speaks) return 0;
   if (options.json()) {
     nlohmann::ordered_json json{{"results", nlohmann::ordered_json::array()},
                                 {"tokens_per_second", static_cast<double>(tokens) / seconds}};
@@ -159,7 +163,7 @@ int run_prompts(const LanguageSession& session, const GenerateOptions& generate,
 
 int run_generate(Arguments arguments) {
   Options options("bireme generate", "continues text with a language model");
-  LanguageSession::declare(options)
+  LanguageSession::declare_with_tensor(options)
       .list("prompt", "TEXT", "text to go on from; several are continued side by side")
       .value("max-tokens", "N", "tokens to add at most", "100")
       .value("temperature", "T", "0 always takes the likeliest token, 1 draws as the model says", "1")
@@ -182,8 +186,16 @@ int run_generate(Arguments arguments) {
     throw Error(ErrorKind::usage, "no prompt is given", "bireme generate",
                 "pass --prompt TEXT, or --interactive");
   return run_job([&](Communicator& world) {
-    LanguageSession::require_one_rank(world, "bireme generate");
+    if (!options.has("tensor")) LanguageSession::require_one_rank(world, "bireme generate");
+    if (options.flag("interactive"))
+      LanguageSession::require_one_rank(world, "bireme generate --interactive");
     const LanguageSession session(options, world);
+    if (session.data().size() > 1)
+      throw Error(
+          ErrorKind::usage,
+          fmt::format("{} ranks were started, but {} share the model", world.size(), session.tensor().size()),
+          "bireme generate",
+          fmt::format("start {}, or pass --tensor {}", session.tensor().size(), world.size()));
     const GenerateOptions generate = generate_options(options, session);
     const std::vector<std::string> stops = options.texts("stop");
     return options.flag("interactive") ? converse(session, generate, options, stops)

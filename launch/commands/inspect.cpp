@@ -31,65 +31,67 @@ struct Report {
   ErrorKind damage_kind = ErrorKind::checkpoint;
 };
 
-Report inspect_tokens(const fs::path& folder) {
-  const TokenDataset dataset = TokenDataset::open(folder);
-  const TokenManifest& manifest = dataset.manifest();
+template <class AnyDataset>
+std::string text_of(const AnyDataset& dataset, bool /*is_damaged*/) {
+  return describe(dataset);
+}
+/// A damaged shard or tokenizer cannot show its first record.
+std::string text_of(const AnswerDataset& dataset, bool is_damaged) {
+  return is_damaged ? fmt::format("dataset of {}\n", dataset.manifest().kind) : describe(dataset);
+}
+
+/// A dataset of any kind: what its manifest says, whether its shards are whole.
+/// @param json  what is peculiar to the kind
+template <class AnyDataset>
+Report report_on(const AnyDataset& dataset, const Json& json) {
   Report report;
   {
-    Progress bar(terminal_progress("shard", std::ssize(manifest.shards), 0, 0));
+    Progress bar(terminal_progress("shard", std::ssize(dataset.manifest().shards), 0, 0));
     report.damage = dataset.verify([&](std::int64_t done, std::int64_t) { bar.update(done); });
   }
   report.damage_kind = ErrorKind::data;
-  report.text = describe(dataset);
-  report.json = {{"kind", "dataset"},
-                 {"contents", manifest.kind},
-                 {"records", manifest.records},
-                 {"tokens", manifest.tokens},
-                 {"split", manifest.split},
-                 {"vocabulary", manifest.vocabulary},
-                 {"document_end", manifest.document_end},
-                 {"tokenizer", manifest.tokenizer_kind},
-                 {"tokenizer_fingerprint", manifest.tokenizer_fingerprint},
-                 {"shards", manifest.shards.size()},
-                 {"fingerprint", dataset.fingerprint()}};
+  report.text = text_of(dataset, !report.damage.empty());
+  report.json = {{"kind", "dataset"}};
+  report.json.update(json);
+  report.json["records"] = dataset.manifest().records;
+  report.json["split"] = dataset.manifest().split;
+  report.json["shards"] = dataset.manifest().shards.size();
+  report.json["fingerprint"] = dataset.fingerprint();
   return report;
+}
+
+Report inspect_tokens(const fs::path& folder) {
+  const TokenDataset dataset = TokenDataset::open(folder);
+  const TokenManifest& manifest = dataset.manifest();
+  return report_on(dataset, {{"contents", manifest.kind},
+                             {"tokens", manifest.tokens},
+                             {"vocabulary", manifest.vocabulary},
+                             {"document_end", manifest.document_end},
+                             {"tokenizer", manifest.tokenizer_kind},
+                             {"tokenizer_fingerprint", manifest.tokenizer_fingerprint}});
 }
 
 Report inspect_answers(const fs::path& folder) {
   const AnswerDataset dataset =
       AnswerDataset::open(folder, {AnswerKind::pairs, AnswerKind::feedback, AnswerKind::sft});
   const AnswerManifest& manifest = dataset.manifest();
-  Report report;
-  {
-    Progress bar(terminal_progress("shard", std::ssize(manifest.shards), 0, 0));
-    report.damage = dataset.verify([&](std::int64_t done, std::int64_t) { bar.update(done); });
-  }
-  report.damage_kind = ErrorKind::data;
-  report.json = {{"kind", "dataset"},
-                 {"contents", manifest.kind},
-                 {"records", manifest.records},
-                 {"tokens", manifest.tokens},
-                 {"answer_tokens", manifest.answer_tokens},
-                 {"split", manifest.split},
-                 {"part", manifest.part},
-                 {"vocabulary", manifest.vocabulary},
-                 {"end", manifest.end},
-                 {"max_length", manifest.max_length},
-                 {"truncation", to_string(manifest.truncation)},
-                 {"chat_template", manifest.chat_template},
-                 {"counts", manifest.counts},
-                 {"likes", manifest.likes},
-                 {"dislikes", manifest.dislikes},
-                 {"scores", manifest.scores},
-                 {"score_mean", manifest.score_mean},
-                 {"score_deviation", manifest.score_deviation},
-                 {"tokenizer", manifest.tokenizer_kind},
-                 {"tokenizer_fingerprint", manifest.tokenizer_fingerprint},
-                 {"shards", manifest.shards.size()},
-                 {"fingerprint", dataset.fingerprint()}};
-  // A damaged shard or tokenizer cannot show its first record.
-  report.text = report.damage.empty() ? describe(dataset) : fmt::format("dataset of {}\n", manifest.kind);
-  return report;
+  return report_on(dataset, {{"contents", manifest.kind},
+                             {"tokens", manifest.tokens},
+                             {"answer_tokens", manifest.answer_tokens},
+                             {"part", manifest.part},
+                             {"vocabulary", manifest.vocabulary},
+                             {"end", manifest.end},
+                             {"max_length", manifest.max_length},
+                             {"truncation", to_string(manifest.truncation)},
+                             {"chat_template", manifest.chat_template},
+                             {"counts", manifest.counts},
+                             {"likes", manifest.likes},
+                             {"dislikes", manifest.dislikes},
+                             {"scores", manifest.scores},
+                             {"score_mean", manifest.score_mean},
+                             {"score_deviation", manifest.score_deviation},
+                             {"tokenizer", manifest.tokenizer_kind},
+                             {"tokenizer_fingerprint", manifest.tokenizer_fingerprint}});
 }
 
 Report inspect_tokenizer(const fs::path& path) {
@@ -122,23 +124,10 @@ Report inspect_dataset(const fs::path& folder) {
   if (kind == "pairs" || kind == "feedback" || kind == "sft") return inspect_answers(folder);
   const Dataset dataset = Dataset::open(folder);
   const ImageManifest& manifest = dataset.manifest();
-  Report report;
-  {
-    Progress bar(terminal_progress("shard", std::ssize(manifest.shards), 0, 0));
-    report.damage = dataset.verify([&](std::int64_t done, std::int64_t) { bar.update(done); });
-  }
-  report.damage_kind = ErrorKind::data;
-  report.text = describe(dataset);
-  report.json = {{"kind", "dataset"},
-                 {"records", manifest.records},
-                 {"split", manifest.split},
-                 {"channels", manifest.channels},
-                 {"width", manifest.width},
-                 {"height", manifest.height},
-                 {"classes", manifest.classes},
-                 {"shards", manifest.shards.size()},
-                 {"fingerprint", dataset.fingerprint()}};
-  return report;
+  return report_on(dataset, {{"channels", manifest.channels},
+                             {"width", manifest.width},
+                             {"height", manifest.height},
+                             {"classes", manifest.classes}});
 }
 
 struct Tally {

@@ -1,6 +1,6 @@
 #include <spdlog/fmt/fmt.h>
 
-#include <cmath>
+#include <algorithm>
 
 #include "core/base/error.h"
 #include "core/io/hdf5.h"
@@ -38,16 +38,13 @@ Tensor read_tokens(const std::filesystem::path& path, const LanguageSession& ses
   return tokens;
 }
 
-/// log p of each next token: [T - 1] of logits [T, V].
-void log_probabilities(const Tensor& logits, const std::int32_t* tokens, float* out) {
-  const std::int64_t vocabulary = logits.channels();
-  for (std::int64_t t = 0; t + 1 < logits.rows(); ++t) {
-    const float* z = logits.data<float>() + t * vocabulary;
-    const float largest = *std::max_element(z, z + vocabulary);
-    double sum = 0;
-    for (std::int64_t v = 0; v < vocabulary; ++v) sum += std::exp(double{z[v]} - double{largest});
-    out[t] = static_cast<float>(double{z[tokens[t + 1]]} - double{largest} - std::log(sum));
-  }
+/// What the position before each token has to predict: [1, T], -1 after the last.
+Tensor next_tokens(const Tensor& row, Memory& memory) {
+  const Tensor targets(memory, row.shape(), DType::i32);
+  const auto from = row.values<std::int32_t>();
+  std::copy(from.begin() + 1, from.end(), targets.data<std::int32_t>());
+  targets.data<std::int32_t>()[row.elements() - 1] = -1;
+  return targets;
 }
 
 }  // namespace
@@ -80,9 +77,12 @@ int run_score(Arguments arguments) {
       const Tensor row = tokens.slice(s, s + 1);
       Tape tape(session.backend(), Tape::Mode::inference);
       const Var hidden = session.model().hidden(tape, {row, {}}, {.type = session.type()});
-      const Tensor logits = session.model().head().logits(session.backend(), hidden.value());
-      log_probabilities(logits, row.data<std::int32_t>(), scores.data<float>() + s * (length - 1));
-      if (wants_logits) file.write("logits", s, logits.reshape({1, length, vocabulary}));
+      const VocabularyHead& head = session.model().head();
+      const TokenLoss loss = head.loss(tape, hidden, next_tokens(row, memory), {});
+      std::copy_n(loss.log_probability.data<float>(), length - 1, scores.data<float>() + s * (length - 1));
+      if (wants_logits)
+        file.write("logits", s,
+                   head.logits(session.backend(), hidden.value()).reshape({1, length, vocabulary}));
       progress.update(s + 1);
     }
     file.write("log_probabilities", scores);

@@ -8,6 +8,7 @@
 
 #include "core/base/error.h"
 #include "launch/configuration_keys.h"
+#include "launch/language_task.h"
 
 namespace bireme {
 namespace {
@@ -66,12 +67,42 @@ TEST(Configuration, ReferencePageIsWhatTheProgramPrints) {
 }
 
 TEST(Configuration, RecipesLoadAndFashionMnistIsTheDefault) {
-  for (const char* name : {"fashion_mnist", "cifar", "vit_tiny_32", "vit_small_224", "vit_base_224"}) {
-    SCOPED_TRACE(name);
-    const Configuration recipe = load_configuration(kRepository / "configs" / (std::string(name) + ".toml"));
+  int recipes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kRepository / "configs")) {
+    SCOPED_TRACE(entry.path());
+    const Configuration recipe = load_configuration(entry.path());
     expect_same_values(parse_configuration(to_toml(recipe), "resolved"), recipe);
+    ++recipes;
   }
+  EXPECT_GE(recipes, 24);
   expect_same_values(load_configuration(kRepository / "configs/fashion_mnist.toml"), Configuration{});
+}
+
+TEST(Configuration, RecipesOfPublishedLanguageModelsHaveTheirNumberOfParameters) {
+  struct Recipe {
+    const char* name;
+    std::int64_t vocabulary;  // of its tokenizer, where the recipe leaves it open
+    double parameters;
+  };
+  constexpr std::int64_t neox = 50277;
+  // Of the papers' tables (RWKV: table 2; LLaMA: table 2 and the published folders; xLSTM 7B: its paper), and
+  // for the smaller xLSTMs 2·V·D and 6·D² a block, which leave out convolutions and gates: 1 %.
+  for (const Recipe& r :
+       {Recipe{"rwkv_169m", neox, 169.3e6}, Recipe{"rwkv_430m", neox, 430.4e6},
+        Recipe{"rwkv_1b5", neox, 1.515e9}, Recipe{"rwkv_3b", neox, 2.985e9}, Recipe{"rwkv_7b", neox, 7.393e9},
+        Recipe{"rwkv_14b", neox, 14.15e9}, Recipe{"llama_1b1", 0, 1.1001e9}, Recipe{"llama_7b", 0, 6.7384e9},
+        Recipe{"llama_13b", 0, 13.0159e9}, Recipe{"llama_33b", 0, 32.5289e9},
+        Recipe{"llama_3_8b", 0, 8.0303e9}, Recipe{"xlstm_7b", 0, 6.8655e9}, Recipe{"xlstm_125m", 0, 164e6},
+        Recipe{"xlstm_350m", 0, 406e6}, Recipe{"xlstm_760m", 0, 841e6}, Recipe{"xlstm_1b3", 0, 1.42e9}}) {
+    const Configuration recipe =
+        load_configuration(kRepository / "configs" / (std::string(r.name) + ".toml"));
+    const std::unique_ptr<Communicator> alone = make_single_process();
+    const auto model = make_language_model(language_model_settings(recipe, r.vocabulary), *alone);
+    double count = 0;
+    for (std::size_t i = 0; i < model->model().parameters().size(); ++i)
+      count += static_cast<double>(model->model().parameters()[i].whole_shape().elements());
+    EXPECT_NEAR(count / r.parameters, 1, 0.01) << r.name << ": " << count;
+  }
 }
 
 TEST(Configuration, ResolvedTextReadsBackToTheSameBits) {
@@ -150,7 +181,11 @@ TEST(Configuration, MistakesOnTheCommandLineAreNamed) {
             "unknown key `run.seeds`: command line: did you mean `run.seed`?");
 }
 
-TEST(Configuration, ContradictionsNameBothValuesAndThePlaceOfTheLast) {
+TEST(Configuration, ContradictionsNameBothValuesAndBothPlaces) {
+  // As when a resolved file gives everything, and the command line changes one thing.
+  EXPECT_NE(
+      failure("[model]\nembed_dim = 64\n", {{"model.heads", "5"}}).find(": run.toml:2:13 and command line: "),
+      std::string::npos);
   EXPECT_EQ(failure("[model]\nheads = 5\n"),
             "model.embed_dim is 96, which 5 heads do not divide: run.toml:2:9: choose model.heads from 1, 2, "
             "3, 4, 6, 8, 12, 16, 24, 32, 48");
@@ -228,13 +263,43 @@ TEST(Configuration, WeightDecayStaysWhatItIsUnlessAnEndIsGiven) {
 
 TEST(Configuration, KeysOfTheOtherKindOfRunAreRefused) {
   EXPECT_EQ(failure("[model]\ntype = \"xlstm\"\n[data]\nlocal_crops = 2"),
-            "data.local_crops has no meaning for model.type \"xlstm\": run.toml:4:15: remove it; `bireme "
-            "train --help-config` says what each key is for");
+            "data.local_crops has no meaning for model.type \"xlstm\": run.toml:4:15: remove it: it is for "
+            "Pictures (`bireme train --help-config` says what each key is for)");
   EXPECT_NE(failure("data.documents_apart = true").find("data.documents_apart has no meaning"),
             std::string::npos);
   EXPECT_NE(failure("objective.type = \"language_model\"").find("train a vision transformer"),
             std::string::npos);
   EXPECT_EQ(to_toml(parse_configuration("model.type = \"llama\"", "")).find("patch_size"), std::string::npos);
+}
+
+TEST(Configuration, KeysOfOneKindOfLanguageModelAreRefusedForOthers) {
+  const std::vector<std::pair<std::string, std::string>> keys = {
+      {"kv_heads = 2", "llama"},       {"head_dim = 16", "llama"},     {"rope_theta = 5000", "llama"},
+      {"attention_dim = 64", "rwkv"},  {"variant = 'paper'", "xlstm"}, {"pattern = 'ms'", "xlstm"},
+      {"memory = 'learned'", "xlstm"}, {"heads = 4", "xlstm, llama"}};
+  for (const auto& [key, takers] : keys)
+    for (const std::string type : {"rwkv", "xlstm", "llama"}) {
+      SCOPED_TRACE(key + " for " + type);
+      const std::string toml = "[model]\ntype = '" + type + "'\n" + key;
+      const std::string name = "model." + key.substr(0, key.find(' '));
+      if (takers.find(type) != std::string::npos) {
+        EXPECT_NO_THROW(parse_configuration(toml, "run.toml"));
+      } else {
+        EXPECT_TRUE(
+            failure(toml).starts_with(name + " has no meaning for model.type \"" + type + "\": run.toml:3:"))
+            << failure(toml);
+      }
+      // What a run writes down has no such key, and can be read again.
+      const std::string written = to_toml(parse_configuration("model.type = '" + type + "'", ""));
+      EXPECT_EQ(written.find("\n" + key.substr(0, key.find(' ')) + " = ") != std::string::npos,
+                takers.find(type) != std::string::npos);
+      EXPECT_NO_THROW(parse_configuration(written, ""));
+    }
+  EXPECT_NE(failure("[model]\ntype = 'xlstm'\nvariant = 'large'\npattern = 'ms'").find("has m blocks only"),
+            std::string::npos);
+  EXPECT_NE(failure("[model]\ntype = 'xlstm'\nmemory = 'learned_initial'\n[data]\ndocuments_apart = true")
+                .find("not with a document"),
+            std::string::npos);
 }
 
 }  // namespace
