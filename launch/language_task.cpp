@@ -53,6 +53,7 @@ void LanguageTask::open_data() {
   const auto& d = configuration_.data;
   dataset_ = TokenDataset::open(d.path);
   tokenizer_ = dataset_->tokenizer();
+  require_whole_sequences(dataset_->manifest(), d.sequence_length, "data.sequence_length");
   sampler_.emplace(SamplerOptions{.records = count_windows(dataset_->tokens(), windows()),
                                   .batch_size = d.batch_size,
                                   .seed = static_cast<std::uint64_t>(configuration_.run.seed),
@@ -148,8 +149,11 @@ TrainingEvaluation LanguageTask::evaluate(bool /*is_first*/) {
                            .windows = configuration_.data.validation_sequences,
                            .documents_apart = configuration_.data.documents_apart,
                            .type = context_.type});
-  return {.numbers = {{"validation_loss", found.log_loss}, {"validation_perplexity", found.value()}},
-          .message = fmt::format("validation loss {:.4f}, perplexity {:.3f}", found.log_loss, found.value())};
+  return {.numbers = {{"validation_loss", found.log_loss},
+                      {"validation_perplexity", found.value()},
+                      {"validation_accuracy", found.accuracy}},
+          .message = fmt::format("validation loss {:.4f}, perplexity {:.3f}, accuracy {:.4f}", found.log_loss,
+                                 found.value(), found.accuracy)};
 }
 
 }  // namespace bireme

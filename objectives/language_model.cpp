@@ -8,7 +8,7 @@ namespace bireme {
 LanguageModelObjective::LanguageModelObjective(const Options& options, const Mesh& mesh, LanguageModel& model)
     : options_(options), mesh_(mesh), model_(model) {}
 
-void LanguageModelObjective::begin(std::int64_t /*step*/) { loss_ = targets_ = 0; }
+void LanguageModelObjective::begin(std::int64_t /*step*/) { loss_ = targets_ = top_ = 0; }
 
 Var LanguageModelObjective::compute(Tape& tape, const Batch& any_batch) {
   const auto& batch = std::get<TokenBatch>(any_batch);
@@ -20,19 +20,23 @@ Var LanguageModelObjective::compute(Tape& tape, const Batch& any_batch) {
                                                .l2_wrap = options_.l2_wrap});
   loss_ += static_cast<double>(result.loss.value().data<float>()[0]);
   targets_ += result.count;
+  top_ += result.top;
   return result.loss;
 }
 
 double LanguageModelObjective::reduce() {
   Communicator& data = mesh_.data();
   targets_ = data.all_reduce_value(targets_, Reduce::sum);
+  top_ = data.all_reduce_value(top_, Reduce::sum);
   scale_ = static_cast<double>(options_.step_tokens) / std::max(1.0, targets_);
   loss_ = scale_ * data.all_reduce_value(loss_, Reduce::sum);
   return loss_;
 }
 
 std::vector<std::pair<std::string, double>> LanguageModelObjective::terms() const {
-  return {{"perplexity", std::exp(loss_)}, {"bits_per_token", loss_ / std::log(2.0)}};
+  return {{"perplexity", std::exp(loss_)},
+          {"bits_per_token", loss_ / std::log(2.0)},
+          {"accuracy", top_ / std::max(1.0, targets_)}};
 }
 
 double LanguageModelObjective::flops(const Batch& any_batch) const {

@@ -27,7 +27,7 @@ class LanguageModelObjective final : public Objective {
   /// Positions without a target (document borders) are counted only after the last backward pass: until then
   /// the loss is divided by the number of all positions.
   double gradient_scale() const override { return scale_; }
-  /// perplexity, and bits_per_token
+  /// perplexity, bits_per_token, and accuracy: the share of targets that are the most probable token
   std::vector<std::pair<std::string, double>> terms() const override;
   double flops(const Batch& batch) const override;
 
@@ -35,7 +35,7 @@ class LanguageModelObjective final : public Objective {
   Options options_;
   const Mesh& mesh_;
   LanguageModel& model_;
-  double loss_ = 0, targets_ = 0, scale_ = 1;
+  double loss_ = 0, targets_ = 0, top_ = 0, scale_ = 1;
 };
 
 }  // namespace bireme

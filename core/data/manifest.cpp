@@ -25,6 +25,8 @@ std::string to_json(const TokenManifest& manifest) {
   json["tokens"] = manifest.tokens;
   json["vocabulary"] = manifest.vocabulary;
   if (manifest.document_end >= 0) json["document_end"] = manifest.document_end;
+  if (manifest.sequence_length > 0) json["sequence_length"] = manifest.sequence_length;
+  if (manifest.marks_targets) json["marks_targets"] = true;
   if (!manifest.tokenizer_kind.empty())
     json["tokenizer"] = {{"kind", manifest.tokenizer_kind}, {"fingerprint", manifest.tokenizer_fingerprint}};
   return manifest_json::finished(std::move(json), manifest);
@@ -67,6 +69,14 @@ TokenManifest parse_token_manifest(std::string_view text, const std::string& whe
   if (manifest.vocabulary == 0) fields.fail("`vocabulary` is 0");
   if (fields.has("document_end"))
     manifest.document_end = static_cast<std::int32_t>(fields.count("document_end", manifest.vocabulary - 1));
+  if (fields.has("sequence_length")) {
+    manifest.sequence_length = fields.count("sequence_length");
+    if (manifest.sequence_length == 0 || manifest.tokens % manifest.sequence_length != 0 ||
+        manifest.tokens / manifest.sequence_length != manifest.records)
+      fields.fail(fmt::format("{} documents of {} tokens are not {} tokens", manifest.records,
+                              manifest.sequence_length, manifest.tokens));
+  }
+  if (fields.has("marks_targets")) manifest.marks_targets = fields.truth("marks_targets");
   if (fields.has("tokenizer")) {
     const Fields tokenizer(fields.at("tokenizer"), where + ": tokenizer");
     manifest.tokenizer_kind = tokenizer.text("kind");

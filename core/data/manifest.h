@@ -40,6 +40,10 @@ struct TokenManifest : DatasetManifest {
   std::int64_t tokens = 0;
   std::int64_t vocabulary = 0;     ///< all ids are below it
   std::int32_t document_end = -1;  ///< the last token of every document; -1: there is none
+  /// Every document is a sequence of this length on its own, and windows are cut where they are; 0: text, to
+  /// be cut anywhere.
+  std::int64_t sequence_length = 0;
+  bool marks_targets = false;  ///< the shards say which tokens are to be predicted; else all are
   /// Of the tokenizer whose files lie in the folder `tokenizer`; empty for ready-made tokens.
   std::string tokenizer_kind, tokenizer_fingerprint;
 };

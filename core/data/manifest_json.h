@@ -45,6 +45,10 @@ class Fields {
       fail(fmt::format("`{}` is not a count of at most {}", key, largest));
     return value.get<std::int64_t>();
   }
+  bool truth(const char* key) const {
+    if (!at(key).is_boolean()) fail(fmt::format("`{}` is neither true nor false", key));
+    return at(key).get<bool>();
+  }
   template <class T>
   std::vector<T> list(const char* key, bool (Json::*is_right)() const noexcept) const {
     std::vector<T> values;

@@ -26,6 +26,7 @@ struct TokenDataset::Implementation {
                        to = std::min(end - shard.first(), shard.tokens());
     const std::int64_t place = shard.first() - begin;  // of the shard's first token in the run
     shard.read(from, to, run.tokens.data() + place + from);
+    if (!run.targets.empty()) shard.read_targets(from, to, run.targets.data() + place + from);
     if (from == 0 && shard.begins_document()) run.starts.push_back(place);
     // A document begins where another ends, unless that is the end of the shard: then the next one says so.
     const std::vector<std::int64_t>& ends = shard.document_ends();
@@ -50,7 +51,7 @@ TokenDataset TokenDataset::open(const std::filesystem::path& folder) {
   refuse_unlisted_shards(folder, self->manifest);
   std::int64_t record = 0, token = 0;
   for (const ShardEntry& entry : self->manifest.shards) {
-    TokenShard shard(folder / entry.file, entry, record, token, self->manifest.vocabulary);
+    TokenShard shard(folder / entry.file, entry, record, token, self->manifest);
     shard.check_place();
     self->shards.add(std::move(shard));
     record += entry.records;
@@ -82,6 +83,7 @@ TokenRun TokenDataset::read(std::int64_t begin, std::int64_t count) const {
         folder().string(), "the dataset is another one than before; use the one that the run began with");
   TokenRun run;
   run.tokens.resize(static_cast<std::size_t>(count));
+  if (manifest().marks_targets) run.targets.resize(run.tokens.size());
   if (count == 0) return run;
   const std::lock_guard lock(implementation_->mutex);
   ShardList<TokenShard>& shards = implementation_->shards;
@@ -134,6 +136,7 @@ std::string describe(const TokenDataset& dataset) {
                       readable_bytes(bytes));
   text += fmt::format("  documents   {}, of {:.1f} tokens on average\n", manifest.records,
                       static_cast<double>(manifest.tokens) / static_cast<double>(manifest.records));
+  if (manifest.marks_targets) text += "  targets     only the tokens that are marked\n";
   text += fmt::format("  vocabulary  {} ids, document end {}\n", manifest.vocabulary,
                       manifest.document_end < 0 ? "none" : std::to_string(manifest.document_end));
   return text + (manifest.tokenizer_kind.empty()

@@ -16,6 +16,8 @@ namespace bireme {
 struct TokenRun {
   std::vector<std::int32_t> tokens;
   std::vector<std::int64_t> starts;  ///< places in `tokens` where a document begins, ascending
+  /// 1 for each token that is to be predicted; empty where all are.
+  std::vector<std::uint8_t> targets = {};
 };
 
 /// A folder of text made by `bireme prepare text`: dataset.json, shards in HDF5, and the tokenizer's files.

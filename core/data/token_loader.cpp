@@ -24,6 +24,30 @@ std::int64_t count_windows(std::int64_t tokens, const TokenWindows& windows) {
   return (tokens - 1) / windows.length;
 }
 
+void require_whole_sequences(const TokenManifest& manifest, std::int64_t length, const std::string& where) {
+  if (manifest.sequence_length == 0 || manifest.sequence_length == length) return;
+  throw Error(ErrorKind::usage,
+              fmt::format("windows of {} tokens cut across the dataset's sequences of {}", length,
+                          manifest.sequence_length),
+              where, fmt::format("set it to {}", manifest.sequence_length));
+}
+
+void fill_window(const TokenRun& run, const TokenWindow& window) {
+  const std::int64_t length = std::ssize(run.tokens) - 1;
+  std::copy_n(run.tokens.begin(), length, window.tokens);
+  for (std::int64_t i = 0; i < length; ++i) {
+    const auto next = static_cast<std::size_t>(i + 1);
+    window.targets[i] = run.targets.empty() || run.targets[next] != 0 ? run.tokens[next] : -1;
+  }
+  if (window.starts == nullptr) return;
+  std::fill_n(window.starts, length, std::uint8_t{0});
+  window.starts[0] = 1;  // a window begins with an empty state, wherever in a document it lies
+  for (const std::int64_t start : run.starts) {
+    if (start < length) window.starts[start] = 1;
+    if (start > 0) window.targets[start - 1] = -1;  // nothing before a document tells of its first token
+  }
+}
+
 TokenBatch read_windows(const TokenDataset& dataset, std::span<const std::int64_t> records,
                         const TokenWindows& windows, Memory& memory) {
   const std::int64_t rows = std::ssize(records), length = windows.length;
@@ -31,23 +55,12 @@ TokenBatch read_windows(const TokenDataset& dataset, std::span<const std::int64_
   batch.records.assign(records.begin(), records.end());
   batch.tokens = Tensor(memory, {rows, length}, DType::i32);
   batch.targets = Tensor(memory, {rows, length}, DType::i32);
-  if (windows.documents_apart) {
-    batch.starts = Tensor(memory, {rows, length}, DType::u8);
-    std::ranges::fill(batch.starts.values<std::uint8_t>(), std::uint8_t{0});
-  }
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const TokenRun run = dataset.read(records[static_cast<std::size_t>(row)] * length, length + 1);
-    std::int32_t* targets = batch.targets.data<std::int32_t>() + row * length;
-    std::copy_n(run.tokens.begin(), length, batch.tokens.data<std::int32_t>() + row * length);
-    std::copy_n(run.tokens.begin() + 1, length, targets);
-    if (!windows.documents_apart) continue;
-    std::uint8_t* starts = batch.starts.data<std::uint8_t>() + row * length;
-    starts[0] = 1;  // a window begins with an empty state, wherever in a document it lies
-    for (const std::int64_t start : run.starts) {
-      if (start < length) starts[start] = 1;
-      if (start > 0) targets[start - 1] = -1;
-    }
-  }
+  if (windows.documents_apart) batch.starts = Tensor(memory, {rows, length}, DType::u8);
+  for (std::int64_t row = 0; row < rows; ++row)
+    fill_window(dataset.read(records[static_cast<std::size_t>(row)] * length, length + 1),
+                {.tokens = batch.tokens.data<std::int32_t>() + row * length,
+                 .targets = batch.targets.data<std::int32_t>() + row * length,
+                 .starts = batch.starts ? batch.starts.data<std::uint8_t>() + row * length : nullptr});
   return batch;
 }
 

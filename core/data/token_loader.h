@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "core/data/batch.h"
 #include "core/data/sampler.h"
@@ -12,7 +13,8 @@
 namespace bireme {
 
 /// How the stream of tokens is cut into records: record i reads tokens [i·T, i·T + T) and predicts
-/// [i·T + 1, i·T + T + 1), so that each token but the first is a target once.
+/// [i·T + 1, i·T + T + 1), so that each token but the first is a target once, unless the dataset marks
+/// targets and not this one.
 struct TokenWindows {
   std::int64_t length = 0;  ///< T
   /// A batch says where documents begin, and the first token of a document is no target: nothing that the
@@ -23,6 +25,18 @@ struct TokenWindows {
 /// Records of a stream; what is left at its end, less than T + 1 tokens, is in none.
 /// @throws Error (usage) when there is not even one
 std::int64_t count_windows(std::int64_t tokens, const TokenWindows& windows);
+
+/// Windows of a dataset of sequences hold one each. @param where  what set the length, for messages
+/// @throws Error (usage) when they would not
+void require_whole_sequences(const TokenManifest& manifest, std::int64_t length, const std::string& where);
+
+/// Where one window goes, T numbers each.
+struct TokenWindow {
+  std::int32_t *tokens, *targets;
+  std::uint8_t* starts;  ///< null: documents are not kept apart
+};
+/// @param run  the T + 1 tokens from the window's first on
+void fill_window(const TokenRun& run, const TokenWindow& window);
 
 /// These records as a batch, without epoch and global count. @throws Error (data) as TokenDataset::read()
 TokenBatch read_windows(const TokenDataset& dataset, std::span<const std::int64_t> records,

@@ -2,13 +2,16 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+
 namespace bireme {
 
 TokenShard::TokenShard(std::filesystem::path path, ShardEntry entry, std::int64_t first_record,
-                       std::int64_t first_token, std::int64_t vocabulary)
+                       std::int64_t first_token, const TokenManifest& manifest)
     : file_(std::move(path), std::move(entry), first_record, "tokens"),
       first_token_(first_token),
-      vocabulary_(vocabulary) {}
+      vocabulary_(manifest.vocabulary),
+      marks_targets_(manifest.marks_targets) {}
 
 void TokenShard::check_place() const {
   const Hdf5Reader reader = file_.check_place();
@@ -18,6 +21,10 @@ void TokenShard::check_place() const {
   const Shape shape = reader.shape(shard_names::tokens);
   if (shape.rank() != 1 || shape.front() != tokens())
     file_.fail(fmt::format("the shard has tokens {}, the manifest says {}", to_string(shape), tokens()));
+  if (!marks_targets_) return;
+  if (!reader.has(shard_names::targets)) file_.fail("the shard does not say which tokens are targets");
+  if (reader.shape(shard_names::targets) != shape || reader.dtype(shard_names::targets) != DType::u8)
+    file_.fail("the shard does not say of each token whether it is a target");
 }
 
 void TokenShard::load_index(const Hdf5Reader& reader) {
@@ -47,6 +54,12 @@ void TokenShard::read(std::int64_t begin, std::int64_t end, std::int32_t* into) 
     }
   };
   values.dtype() == DType::i32 ? take(values.data<std::int32_t>()) : take(values.data<std::int64_t>());
+}
+
+void TokenShard::read_targets(std::int64_t begin, std::int64_t end, std::uint8_t* into) {
+  opened().read_bytes(shard_names::targets, begin, end, into);
+  if (std::any_of(into, into + (end - begin), [](std::uint8_t mark) { return mark > 1; }))
+    file_.fail("its marks of targets are not all 0 or 1");
 }
 
 bool TokenShard::begins_document() {

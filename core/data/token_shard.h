@@ -10,9 +10,10 @@ namespace bireme {
 
 // Names in a shard of tokens, beside those of every shard: the tokens (uint16 where the vocabulary fits, else
 // uint32); how many tokens of the shard come before the end of each document that ends in it. Attributes: the
-// number of its first token in the dataset; 1 when that token begins a document.
+// number of its first token in the dataset; 1 when that token begins a document. Where the manifest says so,
+// also a byte for each token, 1 when it is to be predicted.
 namespace shard_names {
-inline constexpr const char *tokens = "tokens", *document_ends = "document_ends",
+inline constexpr const char *tokens = "tokens", *document_ends = "document_ends", *targets = "targets",
                             *first_token = "first_token", *begins_document = "begins_document";
 }  // namespace shard_names
 
@@ -20,7 +21,7 @@ inline constexpr const char *tokens = "tokens", *document_ends = "document_ends"
 class TokenShard {
  public:
   TokenShard(std::filesystem::path path, ShardEntry entry, std::int64_t first_record,
-             std::int64_t first_token, std::int64_t vocabulary);
+             std::int64_t first_token, const TokenManifest& manifest);
 
   /// @throws Error (data)
   void check_place() const;
@@ -32,6 +33,8 @@ class TokenShard {
 
   /// Tokens [begin, end) of this shard. @throws Error (data) naming one that is not in the vocabulary
   void read(std::int64_t begin, std::int64_t end, std::int32_t* into);
+  /// Which of these tokens are to be predicted. Only where the manifest says that targets are marked.
+  void read_targets(std::int64_t begin, std::int64_t end, std::uint8_t* into);
   /// True when its first token begins a document.
   bool begins_document();
   /// Where the documents that end in this shard end: counts of tokens from its first on, ascending.
@@ -45,6 +48,7 @@ class TokenShard {
 
   ShardFile file_;
   std::int64_t first_token_, vocabulary_;
+  bool marks_targets_;
   bool begins_document_ = false;
   std::vector<std::int64_t> document_ends_;
 };

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <cassert>
 
 #include "core/base/error.h"
 #include "core/data/token_shard.h"
@@ -15,21 +16,30 @@ namespace {
 constexpr std::int64_t kChunkTokens = 1 << 15;
 
 /// The library may report success although the disk was full, so what was written is read back.
-void read_back(const std::filesystem::path& path, const std::vector<std::int32_t>& expected) {
+void read_back(const std::filesystem::path& path, const std::vector<std::int32_t>& expected,
+               const std::vector<std::uint8_t>& targets) {
   const Hdf5Reader reader(path);
   const std::shared_ptr<Memory> memory = make_host_memory();
   reader.read(shard_names::document_ends, *memory);
+  bool is_same = true;
+  if (!targets.empty()) {
+    std::vector<std::uint8_t> marks(targets.size());
+    reader.read_bytes(shard_names::targets, 0, std::ssize(marks), marks.data());
+    is_same = marks == targets;
+  }
   for (std::int64_t begin = 0; begin < std::ssize(expected); begin += kChunkTokens) {
     const std::int64_t end = std::min(begin + kChunkTokens, static_cast<std::int64_t>(expected.size()));
     const Tensor part = reader.read(shard_names::tokens, begin, end, *memory);
-    const auto is_same = [&]<class T>(std::span<const T> values) {
+    const auto compare = [&]<class T>(std::span<const T> values) {
       return std::equal(values.begin(), values.end(), expected.begin() + begin);
     };
-    if (!(part.dtype() == DType::i32 ? is_same(std::span<const std::int32_t>(part.values<std::int32_t>()))
-                                     : is_same(std::span<const std::int64_t>(part.values<std::int64_t>()))))
-      throw Error(ErrorKind::checkpoint, "the shard does not read back as it was written", path.string(),
-                  "check the disk's space and health, then start again");
+    is_same = is_same && (part.dtype() == DType::i32
+                              ? compare(std::span<const std::int32_t>(part.values<std::int32_t>()))
+                              : compare(std::span<const std::int64_t>(part.values<std::int64_t>())));
   }
+  if (!is_same)
+    throw Error(ErrorKind::checkpoint, "the shard does not read back as it was written", path.string(),
+                "check the disk's space and health, then start again");
 }
 
 }  // namespace
@@ -41,6 +51,8 @@ TokenWriter::TokenWriter(Options options)
   manifest_.split = options_.split;
   manifest_.vocabulary = options_.vocabulary;
   manifest_.document_end = options_.document_end;
+  manifest_.sequence_length = options_.sequence_length;
+  manifest_.marks_targets = options_.marks_targets;
   if (!options_.tokenizer) return;
   manifest_.tokenizer_kind = options_.tokenizer->kind();
   manifest_.tokenizer_fingerprint = options_.tokenizer->fingerprint();
@@ -48,7 +60,8 @@ TokenWriter::TokenWriter(Options options)
   options_.tokenizer->save(folder_.path() / kTokenizerFolder);
 }
 
-void TokenWriter::append(std::span<const std::int32_t> tokens) {
+void TokenWriter::append(std::span<const std::int32_t> tokens, std::span<const std::uint8_t> targets) {
+  assert(targets.size() == (options_.marks_targets ? tokens.size() : 0));
   for (std::size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i] < 0 || tokens[i] >= options_.vocabulary)
       throw Error(ErrorKind::data,
@@ -62,6 +75,9 @@ void TokenWriter::append(std::span<const std::int32_t> tokens) {
     const std::size_t count = std::min(room, tokens.size());
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(count));
     tokens = tokens.subspan(count);
+    if (!options_.marks_targets) continue;
+    targets_.insert(targets_.end(), targets.begin(), targets.begin() + static_cast<std::ptrdiff_t>(count));
+    targets = targets.subspan(count);
   }
 }
 
@@ -76,19 +92,24 @@ void TokenWriter::write_shard() {
   const std::shared_ptr<Memory> memory = make_host_memory();
   const int token_bytes = options_.vocabulary <= 1 << 16 ? 2 : 4;
   {
-    Hdf5Writer writer(path, tokens * token_bytes + records * 8);
+    Hdf5Writer writer(path, tokens * token_bytes + std::ssize(targets_) + records * 8);
     writer.create_unsigned(shard_names::tokens, token_bytes, {tokens}, kChunkTokens);
     writer.write(shard_names::tokens, 0, tensor_of(*memory, tokens_, {tokens}));
+    if (!targets_.empty()) {
+      writer.create(shard_names::targets, DType::u8, {tokens}, kChunkTokens);
+      writer.write_bytes(shard_names::targets, 0, targets_.data(), tokens);
+    }
     writer.write(shard_names::document_ends, tensor_of(*memory, document_ends_, {records}));
     writer.attribute("", shard_names::first_token, manifest_.tokens);
     writer.attribute("", shard_names::begins_document, std::int64_t{begins_document_});
     folder_.finish_shard(
         writer, {.file = {}, .records = records, .tokens = tokens, .bytes = 0, .checksum = {}}, manifest_);
   }
-  read_back(path, tokens_);
+  read_back(path, tokens_, targets_);
   manifest_.tokens += tokens;
   begins_document_ = records > 0 && document_ends_.back() == tokens;
   tokens_.clear();
+  targets_.clear();
   document_ends_.clear();
 }
 

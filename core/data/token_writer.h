@@ -25,13 +25,17 @@ class TokenWriter {
     std::int64_t vocabulary = 0;
     std::int32_t document_end = -1;                   ///< kept in the manifest; not added here
     std::shared_ptr<const Tokenizer> tokenizer = {};  ///< its files go with the dataset; may be null
+    std::int64_t sequence_length = 0;                 ///< of every document; 0: they differ
+    bool marks_targets = false;                       ///< say which tokens are to be predicted
     bool replace = false;                             ///< a dataset that stands at `output` makes way
   };
   /// @throws Error (usage) as StagedDataset
   explicit TokenWriter(Options options);
 
-  /// Goes on with the document at hand. @throws Error (data) for an id beyond the vocabulary, with its number
-  void append(std::span<const std::int32_t> tokens);
+  /// Goes on with the document at hand.
+  /// @param targets  where they are marked, 1 for each token that is to be predicted; else none
+  /// @throws Error   (data) for an id beyond the vocabulary, with its number
+  void append(std::span<const std::int32_t> tokens, std::span<const std::uint8_t> targets = {});
   /// Ends it, if anything came since the last end.
   void end_document();
   /// Writes what is left and puts the folder in its place. @throws Error (data) when there is no token
@@ -50,6 +54,7 @@ class TokenWriter {
   bool is_open_ = false;         // a document has begun and not ended
   // The shard at hand.
   std::vector<std::int32_t> tokens_;
+  std::vector<std::uint8_t> targets_;
   std::vector<std::int64_t> document_ends_;
 };
 

@@ -33,6 +33,7 @@ enum class RandomUse : std::uint32_t {
   dropout = 5,
   sampling = 6,
   noise = 7,
+  synthetic = 8,
   test = 100
 };
 

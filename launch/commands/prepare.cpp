@@ -16,6 +16,7 @@ int run_prepare_tokens(Arguments arguments);
 int run_prepare_sft(Arguments arguments);
 int run_prepare_pairs(Arguments arguments);
 int run_prepare_feedback(Arguments arguments);
+int run_prepare_synthetic(Arguments arguments);
 
 namespace {
 
@@ -90,6 +91,7 @@ constexpr Command list[] = {
     {"sft", "prompts with answers to imitate, from JSON lines", run_prepare_sft},
     {"pairs", "prompts with a chosen and a rejected answer, from JSON lines", run_prepare_pairs},
     {"feedback", "prompts with an answer and its label or score, from JSON lines", run_prepare_feedback},
+    {"synthetic", "tasks that tell memories apart: parity, associative recall", run_prepare_synthetic},
 };
 
 }  // namespace

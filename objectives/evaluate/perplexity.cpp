@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/base/error.h"
+#include "core/data/token_loader.h"
 
 namespace bireme {
 
@@ -42,16 +43,11 @@ class WindowReader {
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t window = begin + i, first = i * length;
       const TokenRun run = text_.read(window * options_.stride, length + 1);
-      std::copy_n(run.tokens.begin(), length, w.tokens.data<std::int32_t>() + first);
       std::int32_t* targets = w.targets.data<std::int32_t>() + first;
-      std::copy_n(run.tokens.begin() + 1, length, targets);
+      fill_window(run, {.tokens = w.tokens.data<std::int32_t>() + first,
+                        .targets = targets,
+                        .starts = w.starts ? w.starts.data<std::uint8_t>() + first : nullptr});
       if (window > 0) std::fill_n(targets, std::min(length, options_.length - options_.stride), -1);
-      if (!options_.documents_apart) continue;
-      std::fill_n(w.starts.data<std::uint8_t>() + first, length, std::uint8_t{0});
-      for (const std::int64_t start : run.starts) {
-        if (start < length) w.starts.data<std::uint8_t>()[first + start] = 1;
-        if (start > 0) targets[start - 1] = -1;  // nothing before a document tells of its first token
-      }
     }
     return w;
   }
@@ -62,12 +58,38 @@ class WindowReader {
   const PerplexityOptions& options_;
 };
 
+/// Over the scored tokens of a part of the window.
+struct Sums {
+  double loss = 0, count = 0, top = 0;
+
+  Perplexity means() const {
+    const double divisor = std::max(1.0, count);
+    return {
+        .log_loss = loss / divisor, .accuracy = top / divisor, .tokens = static_cast<std::int64_t>(count)};
+  }
+};
+
+void add(const TokenLoss& result, const Tensor& targets, const PerplexityOptions& options,
+         std::vector<Sums>& sums) {
+  for (std::int64_t row = 0; row < targets.elements(); ++row) {
+    if (targets.data<std::int32_t>()[row] < 0) continue;
+    const std::int64_t place = row % targets.channels();
+    Sums& part = sums[static_cast<std::size_t>(place * options.parts / options.length)];
+    part.loss -= static_cast<double>(result.log_probability.data<float>()[row]);
+    part.count += 1;
+    part.top += result.is_top.data<std::uint8_t>()[row];
+  }
+}
+
 }  // namespace
 
 void PerplexityOptions::validate() const {
   if (length < 1 || stride < 1 || stride > length)
     throw Error(ErrorKind::usage, fmt::format("the length is {} and the stride {}", length, stride),
                 "perplexity", "choose a stride from 1 to the length");
+  if (parts < 1 || parts > length)
+    throw Error(ErrorKind::usage, fmt::format("a window of {} tokens has no {} parts", length, parts),
+                "perplexity", "choose from 1 part to the length");
 }
 
 double Perplexity::value() const { return std::exp(log_loss); }
@@ -79,10 +101,12 @@ Perplexity evaluate_perplexity(const Backend& backend, Communicator& ranks, cons
   if (text.tokens() < 2)
     throw Error(ErrorKind::data, fmt::format("the text has {} tokens", text.tokens()), "perplexity",
                 "give at least two: the first is predicted by nothing");
+  for (const std::int64_t distance : {options.length, options.stride})
+    require_whole_sequences(text.manifest(), distance, "perplexity: length and stride");
   const WindowReader reader(backend, text, options);
   const std::int64_t windows = reader.count(), share = (windows + ranks.size() - 1) / ranks.size();
   const std::int64_t first = std::min(windows, ranks.rank() * share), last = std::min(windows, first + share);
-  double loss = 0, count = 0;
+  std::vector<Sums> sums(static_cast<std::size_t>(options.parts));
   for (std::int64_t begin = first; begin < last;) {
     std::int64_t end = std::min(last, begin + options.batch_size);
     while (reader.length(end - 1) != reader.length(begin)) --end;
@@ -90,15 +114,21 @@ Perplexity evaluate_perplexity(const Backend& backend, Communicator& ranks, cons
     Tape tape(backend, Tape::Mode::inference);
     const Var hidden = model.hidden(tape, {w.tokens, w.starts}, {.type = options.type});
     const TokenLoss result = model.head().loss(tape, hidden, w.targets, {});
-    loss += static_cast<double>(result.loss.value().data<float>()[0]);
-    count += result.count;
+    add(result, w.targets, options, sums);
     begin = end;
     ranks.beat();
     if (progress) progress(std::min(windows, (begin - first) * ranks.size()), windows);
   }
-  loss = ranks.all_reduce_value(loss, Reduce::sum);
-  count = ranks.all_reduce_value(count, Reduce::sum);
-  return {.log_loss = loss / std::max(1.0, count), .tokens = static_cast<std::int64_t>(count)};
+  Sums all;
+  std::vector<Perplexity> parts;
+  for (Sums& part : sums) {
+    for (double* sum : {&part.loss, &part.count, &part.top}) *sum = ranks.all_reduce_value(*sum, Reduce::sum);
+    all = {all.loss + part.loss, all.count + part.count, all.top + part.top};
+    parts.push_back(part.means());
+  }
+  Perplexity found = all.means();
+  found.parts = std::move(parts);
+  return found;
 }
 
 }  // namespace bireme

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/ops/linear/linear.h"
@@ -91,18 +92,27 @@ TEST_P(TokenLossOp, LogProbabilitiesAreThoseOfTheTargets) {
   p.initialize(1);
   Tape tape(backend(), Tape::Mode::inference);
   const Tensor hidden = random_normal({8, 4}), targets = targets_of(memory(), sizes);
-  const TokenLossResult result = token_loss(tape, Var(hidden), targets, {.weight = weight}, {.count = 2});
   const Tensor logits = token_logits(backend(), hidden, {.weight = weight});
+  const double* third = logits.data<double>() + 3 * 12;
+  targets.data<std::int32_t>()[3] =
+      static_cast<std::int32_t>(std::max_element(third, third + 12) - third);  // one that is right
+  const TokenLossResult result = token_loss(tape, Var(hidden), targets, {.weight = weight}, {.count = 2});
   double loss = 0;
+  int top = 0;
   for (std::int64_t r = 0; r < 8; ++r) {
     const std::int32_t target = targets.data<std::int32_t>()[r];
     double total = 0;
     for (std::int64_t v = 0; v < 12; ++v) total += std::exp(logits.data<double>()[r * 12 + v]);
     const double expected = target < 0 ? 0 : logits.data<double>()[r * 12 + target] - std::log(total);
     EXPECT_NEAR(result.log_probability.data<float>()[r], expected, 1e-6) << r;
+    const double* row = logits.data<double>() + r * 12;
+    const bool is_top = target >= 0 && row[target] == *std::max_element(row, row + 12);
+    EXPECT_EQ(result.is_top.data<std::uint8_t>()[r], is_top ? 1 : 0) << r;
+    top += is_top ? 1 : 0;
     loss -= expected / 2;
   }
   EXPECT_NEAR(result.loss.value().data<double>()[0], loss, 1e-13);
+  EXPECT_TRUE(top > 0 && top < 8) << "the case should have both";
 }
 
 TEST_P(TokenLossOp, L2WrapMatchesTheReferenceAndScalesLikeTheLoss) {

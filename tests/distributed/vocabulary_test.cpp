@@ -74,6 +74,8 @@ TEST(Vocabulary, SplitOverRanksEqualsTheWhole) {
           expect_close(split.result.log_probability, whole.result.log_probability, 2e-6, 0,
                        "log probability");
           EXPECT_EQ(split.result.count, 12);
+          expect_identical(split.result.is_top, whole.result.is_top, "which targets are on top");
+          EXPECT_EQ(split.result.top, whole.result.top);
           for (std::size_t i = 0; i < whole.parameters.size(); ++i) {
             const Parameter &part = split.parameters[i], &all = whole.parameters[i];
             const Tensor expected(*whole.memory, part.shape(), type);

@@ -74,7 +74,7 @@ class SlicedHead {
       : backend_(backend), hidden_(hidden), targets_(targets), head_(head), terms_(terms) {}
 
   /// The sum of the losses, not yet divided.
-  double run(const Tensor& log_probability, const UnitGradients& gradients) const {
+  double run(const TokenLossResult& result, const UnitGradients& gradients) const {
     const std::int64_t rows = hidden_.rows(), vocabulary = head_.weight.shape().front();
     const std::int64_t step = slice_rows(rows, vocabulary);
     Memory& memory = backend_.memory();
@@ -89,7 +89,7 @@ class SlicedHead {
                         .end = end,
                         .logits = logits.slice(0, end - begin),
                         .dlogits = dlogits.slice(0, end - begin)};
-      loss += run_slice(slice, log_probability, gradients);
+      loss += run_slice(slice, result, gradients);
     }
     return loss;
   }
@@ -100,7 +100,7 @@ class SlicedHead {
     Tensor logits, dlogits;
   };
 
-  double run_slice(const Slice& s, const Tensor& log_probability, const UnitGradients& gradients) const {
+  double run_slice(const Slice& s, const TokenLossResult& result, const UnitGradients& gradients) const {
     const Tensor x = hidden_.slice(s.begin, s.end), targets = targets_.slice(s.begin, s.end);
     const Tensor& weight = head_.weight.as(hidden_.dtype());
     backend_.linear().linear(LinearForward{.x = x, .weight = weight, .bias = {}, .y = s.logits});
@@ -134,19 +134,23 @@ class SlicedHead {
                                               .dweight = {gradients.dweight, s.begin > 0},
                                               .dbias = {}});
     }
-    return sum_losses(s, targets, rows, log_probability);
+    return sum_losses(s, targets, rows, result);
   }
 
   double sum_losses(const Slice& s, const Tensor& targets, const RowStatistics& rows,
-                    const Tensor& log_probability) const {
+                    const TokenLossResult& result) const {
     double loss = 0;
     for (std::int64_t r = 0; r < rows.rows(); ++r) {
-      float& log_p = log_probability.data<float>()[s.begin + r];
+      float& log_p = result.log_probability.data<float>()[s.begin + r];
+      std::uint8_t& is_top = result.is_top.data<std::uint8_t>()[s.begin + r];
       log_p = 0;
+      is_top = 0;
       if (targets.data<std::int32_t>()[r] < 0) continue;
       const double log_sum = rows.log_sums.data<double>()[r];
-      const double negative = log_sum - rows.target_logits.data<double>()[r];
+      const double target_logit = rows.target_logits.data<double>()[r];
+      const double negative = log_sum - target_logit;
       log_p = static_cast<float>(-negative);
+      is_top = target_logit == rows.maxima.data<double>()[r] ? 1 : 0;
       loss += negative + terms_.z_loss * log_sum * log_sum;
     }
     return loss;
@@ -174,13 +178,13 @@ TokenLossResult token_loss(Tape& tape, const Var& hidden, const Tensor& targets,
     gradients.dhidden = tape.empty(hidden.shape(), hidden.dtype());
   if (tape.recording() && head.weight.trainable()) gradients.dweight = tape.empty(head.weight.shape(), type);
 
-  const Tensor log_probability = tape.empty({rows}, DType::f32), loss = tape.empty({}, type);
-  const Tensor flat_targets = targets.reshape({rows});
-  const double sum =
-      SlicedHead(backend, hidden.value(), flat_targets, head, terms).run(log_probability, gradients);
+  TokenLossResult result{
+      .loss = {}, .log_probability = tape.empty({rows}, DType::f32), .is_top = tape.empty({rows}, DType::u8)};
+  const Tensor loss = tape.empty({}, type), flat_targets = targets.reshape({rows});
+  const double sum = SlicedHead(backend, hidden.value(), flat_targets, head, terms).run(result, gradients);
   fill(loss, sum / terms.count);
   Parameter& weight = head.weight;
-  const Var value =
+  result.loss =
       tape.record("token_loss", {hidden, weight}, loss,
                   [&backend, hidden, &weight, gradients](const Tensor& dloss, Gradients& into) {
                     const double factor = convert(backend.memory(), dloss, DType::f64).data<double>()[0];
@@ -193,7 +197,7 @@ TokenLossResult token_loss(Tape& tape, const Var& hidden, const Tensor& targets,
                     if (const Target dweight = into[weight])
                       backend.pointwise().scale({.x = gradients.dweight, .factor = factor, .to = dweight});
                   });
-  return {.loss = value, .log_probability = log_probability};
+  return result;
 }
 
 Tensor token_logits(const Backend& backend, const Tensor& hidden, const TokenHead& head) {

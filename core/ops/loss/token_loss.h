@@ -22,6 +22,7 @@ struct TokenLossTerms {
 struct TokenLossResult {
   Var loss;                ///< scalar: Σ over rows with a target of (cross-entropy + z-loss) / count
   Tensor log_probability;  ///< [R] fp32: of each target, 0 where there is none
+  Tensor is_top;           ///< [R] u8: 1 where no logit is larger than the target's
 };
 
 /// Logits = cap(hidden · Wᵀ) and their cross-entropy, for one slice of rows after another, so that [R, V]

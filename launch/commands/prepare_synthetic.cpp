@@ -1,0 +1,73 @@
+#include <spdlog/fmt/fmt.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "core/data/synthetic.h"
+#include "launch/commands.h"
+#include "launch/options.h"
+#include "launch/progress.h"
+#include "launch/terminal.h"
+
+namespace bireme {
+
+int run_prepare_synthetic(Arguments arguments) {
+  Options options("bireme prepare synthetic", "makes sequences of a task that tells memories apart");
+  options
+      .required("task", "TASK",
+                "parity (are the ones so far even?) or recall (what value came with this key?)")
+      .required("output", "DATASET", "folder to write")
+      .value("sequences", "N", "how many", "100000")
+      .value("length", "T",
+             "tokens of a sequence with its answers; 40 for parity, 64 for recall unless given")
+      .value("shortest", "T", "parity: lengths are drawn from this to --length; shorter ones are padded", "3")
+      .value("pairs", "N", "recall: pairs of key and value, each asked for once", "8")
+      .value("vocab-size", "V", "recall: half of them keys, half values", "64")
+      .value("seed", "N", "another seed gives other sequences: one for training, one for testing", "0")
+      .value("shard-size", "TOKENS", "tokens of a shard", "16777216")
+      .value("split", "NAME", "what the dataset is for, kept in its manifest", "train")
+      .flag("force", "replace a dataset that stands at the output")
+      .example("bireme prepare synthetic --task parity --output data/parity")
+      .example(
+          "bireme prepare synthetic --task recall --pairs 16 --length 128 --seed 1 --sequences 2000 --split "
+          "test --output data/recall-test");
+  if (!options.parse(arguments)) return 0;
+  if (launched_as().rank != 0) return 0;
+
+  PrepareSyntheticOptions what;
+  SyntheticOptions& synthetic = what.synthetic;
+  constexpr std::int64_t most = std::int64_t{1} << 31;
+  if (options.choice("task", {"parity", "recall"}) == "recall") {
+    synthetic.task = SyntheticTask::recall;
+    synthetic.length = 64;
+  }
+  if (options.has("length")) synthetic.length = options.integer("length", 1, most);
+  synthetic.shortest = options.integer("shortest", 1, most);
+  synthetic.pairs = options.integer("pairs", 1, most);
+  synthetic.vocabulary = options.integer("vocab-size", 1, most);
+  synthetic.seed = static_cast<std::uint64_t>(options.integer("seed", 0));
+  what.sequences = options.integer("sequences", 1, most);
+  what.output = options.path("output");
+  what.split = options.text("split");
+  what.shard_size = options.integer("shard-size", 1, most);
+  what.replace = options.flag("force");
+  std::optional<Progress> bar;
+  what.progress = [&](std::int64_t done, std::int64_t total) {
+    if (!bar) bar.emplace(terminal_progress("sequence", total, 0, 0));
+    bar->update(done);
+  };
+  prepare_synthetic(what);
+  bar.reset();
+  const nlohmann::ordered_json result = {{"output", options.text("output")},
+                                         {"sequences", what.sequences},
+                                         {"length", synthetic.length},
+                                         {"vocabulary", synthetic.token_kinds()}};
+  if (options.json())
+    fmt::print("{}\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  else
+    fmt::print("wrote {} sequences of {} tokens to {}\n", what.sequences, synthetic.length,
+               options.text("output"));
+  return 0;
+}
+
+}  // namespace bireme
