@@ -119,6 +119,15 @@ std::uint64_t AnswerDataset::prompt_key(std::int64_t number) const {
   return implementation_->facts(number).prompt_key;
 }
 
+double AnswerDataset::preference(std::int64_t number) const {
+  return implementation_->facts(number).preference;
+}
+
+bool AnswerDataset::is_cut(std::int64_t number) const {
+  const std::vector<bool> cut = implementation_->facts(number).is_cut;
+  return std::ranges::find(cut, true) != cut.end();
+}
+
 ScoreStatistics AnswerDataset::score_statistics() const {
   const AnswerManifest& m = manifest();
   if (m.scores > 0) return {.count = m.scores, .mean = m.score_mean, .deviation = m.score_deviation};

@@ -74,6 +74,10 @@ class AnswerDataset {
   /// What every rank needs to know of all records, without reading tokens.
   AnswerLengths lengths(std::int64_t number) const;
   std::uint64_t prompt_key(std::int64_t number) const;
+  /// Share of raters for the chosen answer.
+  double preference(std::int64_t number) const;
+  /// True when truncation took the end of one of its answers, so that their likelihoods do not compare.
+  bool is_cut(std::int64_t number) const;
 
   /// Scores of feedback, or where there are none labels as 1 and 0: what DRO normalises its rewards by.
   /// Without either, count is 0.
