@@ -197,7 +197,8 @@ std::vector<Key> make_table() {
       {"data.documents_apart", data<&Data::documents_apart>, anything(), mathematics, "",
        "Keep state and attention from reaching across the borders of documents.", language},
 
-      {"objective.type", objective<&Objective::type>, one_of({"dino", "language_model"}), mathematics, "",
+      {"objective.type", objective<&Objective::type>, one_of({"dino", "language_model", "judge"}),
+       mathematics, "",
        "What is learnt: self-distillation of pictures without labels (DINO), or the next token of text."},
       {"objective.student_temperature", objective<&Objective::student_temperature>, above(0), mathematics, "",
        "Temperature of the student's softmax.", pictures},

@@ -1,6 +1,7 @@
 #include "launch/training_task.h"
 
 #include "launch/dino_task.h"
+#include "launch/judge_task.h"
 #include "launch/language_task.h"
 
 namespace bireme {
@@ -9,6 +10,8 @@ std::unique_ptr<TrainingTask> make_training_task(const Configuration& configurat
                                                  TaskData data) {
   if (configuration.objective.type == "language_model")
     return std::make_unique<LanguageTask>(configuration, context, data);
+  if (configuration.objective.type == "judge")
+    return std::make_unique<JudgeTask>(configuration, context, data);
   return std::make_unique<DinoTask>(configuration, context, data);
 }
 

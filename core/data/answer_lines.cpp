@@ -56,7 +56,8 @@ std::optional<AnswerText> AnswerLines::next() {
       }
       if (!blank_.empty()) refuse("the line is blank", std::exchange(blank_, {}));
       try {
-        return parse_answer_record(options_.kind, lines_->line());
+        return options_.prompts_only ? parse_prompt_record(lines_->line())
+                                     : parse_answer_record(options_.kind, lines_->line());
       } catch (const RecordProblem& problem) {
         refuse(problem.what(), lines_->place());
       }

@@ -19,6 +19,7 @@ class AnswerLines {
     std::vector<std::filesystem::path> inputs;  ///< .jsonl, plain or .gz
     AnswerKind kind = AnswerKind::pairs;        ///< of the lines
     bool skip_bad = false;                      ///< leave bad lines out instead of stopping
+    bool prompts_only = false;  ///< lines of any kind, for their prompts; pairs keep their answers
   };
   /// @throws Error (data) naming the first file that is missing or of another kind
   explicit AnswerLines(Options options);

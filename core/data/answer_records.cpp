@@ -183,24 +183,50 @@ AnswerText single_of(const Json& json, bool is_judged) {
 
 }  // namespace
 
-AnswerText parse_answer_record(AnswerKind kind, std::string_view line) {
+namespace {
+
+Json parse_line(std::string_view line) {
   if (const std::size_t valid = valid_utf8(line); valid < line.size())
     throw RecordProblem(fmt::format("byte {} of the line (0x{:02x}) is not UTF-8", valid + 1,
                                     static_cast<unsigned char>(line[valid])));
-  Json json;
   try {
-    json = Json::parse(line);
+    Json json = Json::parse(line);
+    if (!json.is_object()) throw RecordProblem("is not a JSON object");
+    return json;
   } catch (const Json::parse_error& error) {
     throw RecordProblem(fmt::format("is not JSON from character {} on", error.byte));
   } catch (const Json::out_of_range&) {
     throw RecordProblem("holds a number that is not finite");
   }
-  if (!json.is_object()) throw RecordProblem("is not a JSON object");
-  AnswerText record =
-      kind == AnswerKind::pairs ? pair_of(json) : single_of(json, kind == AnswerKind::feedback);
+}
+
+AnswerText with_state(AnswerText record) {
   if (record.state == AnswerText::State::ok &&
       std::ranges::any_of(record.answers, [](const Passage& answer) { return is_blank(answer); }))
     record.state = AnswerText::State::empty;
+  return record;
+}
+
+}  // namespace
+
+AnswerText parse_answer_record(AnswerKind kind, std::string_view line) {
+  const Json json = parse_line(line);
+  return with_state(kind == AnswerKind::pairs ? pair_of(json)
+                                              : single_of(json, kind == AnswerKind::feedback));
+}
+
+AnswerText parse_prompt_record(std::string_view line) {
+  const Json json = parse_line(line);
+  if (find(json, "chosen") && find(json, "rejected")) return with_state(pair_of(json));
+  AnswerText record;
+  if (find(json, "messages")) {
+    record = single_of(json, false);
+    record.answers.clear();
+  } else if (const char* name = prompt_name(json)) {
+    record.prompt = passage(json[name], name);
+  } else {
+    throw RecordProblem("has no \"prompt\"");
+  }
   return record;
 }
 

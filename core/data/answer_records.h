@@ -51,6 +51,9 @@ class RecordProblem : public std::runtime_error {
 /// @throws RecordProblem
 AnswerText parse_answer_record(AnswerKind kind, std::string_view line);
 
+/// Reads the prompt of a line of any kind; its answers too when it is a pair. @throws RecordProblem
+AnswerText parse_prompt_record(std::string_view line);
+
 /// Equal for equal prompts, however they are tokenized later.
 std::uint64_t prompt_key(const Passage& prompt);
 

@@ -22,6 +22,19 @@ Passage as_chat(const Passage& passage, const std::string& role, bool is_transcr
   return chat;
 }
 
+const ChatTemplate& require_template(const AnswerTokensOptions& options) {
+  if (options.chat_template) return *options.chat_template;
+  throw Error(ErrorKind::data, "the records are conversations, but the tokenizer has no chat template",
+              "tokenizer", "name one with --chat-template chatml, llama2, llama3, zephyr or transcript");
+}
+
+/// The begin token where the tokenizer asks for one and it is not there yet.
+void put_begin(Tokens& prompt, const Tokenizer& tokenizer) {
+  const SpecialTokens& special = tokenizer.special();
+  if (special.adds_begin && special.begin >= 0 && (prompt.empty() || prompt.front() != special.begin))
+    prompt.insert(prompt.begin(), special.begin);
+}
+
 /// The prompt alone, and prompt and answer together.
 struct Sequences {
   Tokens alone;
@@ -29,10 +42,7 @@ struct Sequences {
 };
 
 Sequences chat_sequences(const AnswerText& text, const AnswerTokensOptions& options) {
-  if (!options.chat_template)
-    throw Error(ErrorKind::data, "the records are conversations, but the tokenizer has no chat template",
-                "tokenizer", "name one with --chat-template chatml, llama2, llama3, zephyr or transcript");
-  const ChatTemplate& form = *options.chat_template;
+  const ChatTemplate& form = require_template(options);
   const Conversation prompt = as_chat(text.prompt, "user", text.is_transcript).turns;
   Sequences sequences{.alone = form.encode(*options.tokenizer, options.end, prompt, true), .full = {}};
   for (const Passage& answer : text.answers) {
@@ -75,10 +85,7 @@ std::optional<AnswerRecord> tokenize_answers(const AnswerText& text, const Answe
   AnswerRecord record;
   record.prompt.assign(sequences.alone.begin(), sequences.alone.begin() + prompt);
   for (const Tokens& full : sequences.full) record.answers.emplace_back(full.begin() + prompt, full.end());
-  const SpecialTokens& special = options.tokenizer->special();
-  const std::int32_t begin = special.adds_begin ? special.begin : -1;
-  if (begin >= 0 && (record.prompt.empty() || record.prompt.front() != begin))
-    record.prompt.insert(record.prompt.begin(), begin);
+  put_begin(record.prompt, *options.tokenizer);
   record.preference = text.preference.value_or(1);
   for (const std::optional<double>& score : text.scores)
     record.scores.push_back(score.value_or(std::numeric_limits<double>::quiet_NaN()));
@@ -91,10 +98,20 @@ std::optional<AnswerRecord> tokenize_answers(const AnswerText& text, const Answe
       return {};
     }
   if (record.prompt.empty()) ++counts["no_prompt"];
-  if (!truncate_answers(record, begin >= 0 ? begin : special.begin, options.max_length, options.truncation,
+  if (!truncate_answers(record, options.tokenizer->special().begin, options.max_length, options.truncation,
                         counts))
     return {};
   return record;
+}
+
+std::vector<std::int32_t> tokenize_prompt(const AnswerText& text, const AnswerTokensOptions& options) {
+  Tokens prompt =
+      text.prompt.is_chat || options.as_chat
+          ? require_template(options).encode(*options.tokenizer, options.end,
+                                             as_chat(text.prompt, "user", text.is_transcript).turns, true)
+          : options.tokenizer->encode(text.prompt.text);
+  put_begin(prompt, *options.tokenizer);
+  return prompt;
 }
 
 bool truncate_answers(AnswerRecord& record, std::int32_t begin, std::int64_t max_length,

@@ -32,6 +32,9 @@ using Counts = std::map<std::string, std::int64_t>;
 std::optional<AnswerRecord> tokenize_answers(const AnswerText& text, const AnswerTokensOptions& options,
                                              Counts& counts);
 
+/// The tokens of a prompt that is to be answered, begin token included. @throws Error (data) as above
+std::vector<std::int32_t> tokenize_prompt(const AnswerText& text, const AnswerTokensOptions& options);
+
 /// Cuts a record to max_length tokens, as the options say. Returns false when it is dropped.
 bool truncate_answers(AnswerRecord& record, std::int32_t begin, std::int64_t max_length,
                       Truncation truncation, Counts& counts);

@@ -105,6 +105,8 @@ int run_evaluate(Arguments arguments) {
       {"knn", "weighted nearest neighbours of class-token features", run_knn},
       {"linear", "linear probe on class-token features", run_linear},
       {"perplexity", "how well a language model predicts a text", run_perplexity},
+      {"ranking", "how often a language model finds the preferred answer more likely", run_ranking},
+      {"win-rate", "how often judges prefer a model's answers to another's", run_win_rate},
   };
   return dispatch("bireme evaluate", "measures what was learnt", list, arguments);
 }

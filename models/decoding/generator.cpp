@@ -83,8 +83,9 @@ std::vector<TokenList> Generator::generate(const std::vector<TokenList>& prompts
       }
       const std::span<float> row(logits.data<float>() + static_cast<std::int64_t>(s) * vocabulary,
                                  static_cast<std::size_t>(vocabulary));
-      const std::int32_t token = sample(row, seen_[s], static_cast<std::int64_t>(s),
-                                        static_cast<std::int64_t>(seen_[s].size()), options.sampling);
+      const std::int32_t token =
+          sample(row, seen_[s], options.keys.empty() ? static_cast<std::int64_t>(s) : options.keys[s],
+                 static_cast<std::int64_t>(seen_[s].size()), options.sampling);
       const auto& stops = options.stop_tokens;
       const bool stops_here = std::find(stops.begin(), stops.end(), token) != stops.end();
       if (!stops_here) written[s].push_back(token);

@@ -15,6 +15,9 @@ struct GenerateOptions {
   std::int64_t max_tokens = 100;  ///< of each sequence
   SamplingOptions sampling;
   TokenList stop_tokens;  ///< a sequence ends at one of these, which is not part of it
+  /// Numbers that key the random draws of each sequence, so that they do not depend on what else is in the
+  /// batch; empty: 0, 1, ….
+  std::vector<std::int64_t> keys = {};
 };
 
 /// Continues prompts token by token. One of a single sequence keeps the model's state between calls, so that

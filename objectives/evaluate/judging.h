@@ -1,0 +1,46 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "distributed/communicator.h"
+#include "models/decoding/generator.h"
+#include "objectives/evaluate/judge.h"
+#include "objectives/evaluate/win_rate.h"
+
+namespace bireme {
+
+using JudgingProgress = std::function<void(std::int64_t done, std::int64_t total)>;
+
+/// An answer that a model wrote.
+struct SampledAnswer {
+  std::string text;
+  std::int64_t tokens = 0;
+  bool ended_by_limit = false;  ///< it had not come to its end
+};
+
+struct SampleAnswersOptions {
+  std::int64_t max_tokens = 256;
+  std::int64_t batch_size = 16;  ///< answers written side by side
+  SamplingOptions sampling{};    ///< temperature 1 and the whole distribution, unless stated
+  TokenList stop_tokens;
+  DType type = DType::f32;
+};
+
+/// One answer to each prompt, spread over `ranks`; every rank gets all. Random numbers are keyed by (seed,
+/// number of the prompt), not by the system, the batch or the rank: two systems that agree on the
+/// probabilities write the same. Collective over `ranks`.
+/// @param numbers  of the prompts
+std::vector<SampledAnswer> sample_answers(const Backend& backend, Communicator& ranks,
+                                          const LanguageModel& model, const Tokenizer& tokenizer,
+                                          const std::vector<TokenList>& prompts,
+                                          const std::vector<std::int64_t>& numbers,
+                                          const SampleAnswersOptions& options,
+                                          const JudgingProgress& progress = {});
+
+/// A judge's score of every answer of every text, in one list; spread over `ranks`, every rank gets all.
+std::vector<double> judge_texts(Communicator& ranks, const Judge& judge, const std::vector<AnswerText>& texts,
+                                bool as_chat, const JudgingProgress& progress = {});
+
+}  // namespace bireme

@@ -1,0 +1,111 @@
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "objectives/reference_cache.h"
+#include "tests/cli/program.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/judge_folder.h"
+
+namespace bireme::test {
+namespace {
+
+class WinRateCommand : public testing::Test {
+ protected:
+  WinRateCommand() {
+    model_ = policy_.exported("policy").string();
+    other_ = other_fixture_.exported("other").string();
+    judge_ = make_judge(judge_fixture_, "judge").string();
+    prompts_ = policy_.folder.write("pairs.jsonl", AnswerFixture::pairs(120)).string();
+  }
+  Outcome run(const std::string& more) const {
+    return run_program("evaluate win-rate --model " + model_ + " --prompts " + prompts_ + " --max-tokens 5 " +
+                       more);
+  }
+
+  AnswerFixture policy_{"llama", 1}, other_fixture_{"llama", 2}, judge_fixture_{"xlstm", 3};
+  std::string model_, other_, judge_, prompts_;
+};
+
+TEST_F(WinRateCommand, PrintsTheWinRateWithWhatItsJudgesAreWorth) {
+  const std::string answers = (policy_.folder.path() / "answers.jsonl").string();
+  const Outcome outcome = run("--against " + other_ + " --judge " + judge_ + " --json --output " + answers);
+  ASSERT_EQ(outcome.code, 0) << outcome.errors;
+  const nlohmann::json result = json_of(outcome);
+  EXPECT_GT(result["count"], 3);
+  EXPECT_EQ(result["count"].get<int>() + result["other_parts_left_out"].get<int>(), 120);
+  EXPECT_GE(result["judged_win_rate"], 0);
+  EXPECT_LE(result["judged_win_rate"], 1);
+  EXPECT_TRUE(result.contains("ceiling") && result.contains("head_room"));
+  EXPECT_EQ(result["judges"], 1);
+  EXPECT_GT(result["validation_pairs"], 0);
+  // A judge with made-up weights knows nothing, and is not taken at its word.
+  EXPECT_EQ(result["reliable"], false);
+  EXPECT_TRUE(result["win_rate"].is_null());
+  EXPECT_EQ(result["verdict"], "judge not reliable");
+  std::ifstream file(answers);
+  int lines = 0;
+  for (std::string line; std::getline(file, line); ++lines)
+    EXPECT_TRUE(nlohmann::json::parse(line).contains("against"));
+  EXPECT_EQ(lines, result["count"]);
+}
+
+TEST_F(WinRateCommand, AModelAgainstItselfIsATie) {
+  const nlohmann::json result = json_of(run("--against " + model_ + " --judge " + judge_ + " --json"));
+  EXPECT_EQ(result["judged_win_rate"], 0.5);
+  EXPECT_EQ(result["ties"], result["count"]);
+}
+
+TEST_F(WinRateCommand, KeepsTheRulesOfJudging) {
+  const std::string same = make_judge(judge_fixture_, "same", hash_of_model(other_)).string();
+  const Outcome kin = run("--against " + other_ + " --judge " + same);
+  EXPECT_EQ(kin.code, 2);
+  EXPECT_TRUE(mentions(kin.errors, {"trained from a model that it is to judge", "another model"}));
+  const std::string all = make_judge(judge_fixture_, "all", "a base", "all").string();
+  const Outcome overlap = run("--against " + other_ + " --judge " + all);
+  EXPECT_EQ(overlap.code, 2);
+  EXPECT_TRUE(mentions(overlap.errors, {"part `all`", "--part judge", "--allow-overlap"}));
+  EXPECT_EQ(run("--against " + other_ + " --judge " + all + " --allow-overlap --limit 2").code, 0);
+  const Outcome none = run("--against " + other_ + " --judge " + model_);
+  EXPECT_EQ(none.code, 4);
+  EXPECT_TRUE(mentions(none.errors, {"no judge"}));
+  const Outcome chosen = run("--against chosen --judge " + judge_ + " --limit 3");
+  EXPECT_EQ(chosen.code, 0) << chosen.errors;
+  EXPECT_TRUE(mentions(chosen.output, {"win rate", "accuracy", "judge not reliable"}));
+}
+
+TEST_F(WinRateCommand, TakesAJudgeThatTrainMade) {
+  std::string lines;  // whoever says yes is preferred
+  for (int i = 0; i < 200; ++i)
+    lines += "{\"prompt\": \"Q" + std::to_string(i) + "?\", \"chosen\": \"yes" +
+             std::string(static_cast<std::size_t>(i % 3), '!') + "\", \"rejected\": \"no" +
+             std::string(static_cast<std::size_t>((i * i + i / 3) % 4), '!') + "\"}\n";
+  const std::string file = policy_.folder.write("rule.jsonl", lines).string(),
+                    set = (policy_.folder.path() / "rule").string(),
+                    run = (policy_.folder.path() / "run").string();
+  for (const std::string part : {"judge", "judge-validation"})
+    ASSERT_EQ(run_program("prepare pairs --input " + file + " --tokenizer byte --part " + part +
+                          " --output " + set + "-" + part)
+                  .code,
+              0);
+  const Outcome trained = run_program(
+      "train --model.type rwkv --model.embed_dim 32 --model.depth 1 --objective.type judge --data.path " +
+      set + "-judge --data.validation " + set +
+      "-judge-validation --data.batch_size 16 --run.steps 60 --run.evaluate_every 30 "
+      "--run.checkpoint_every 60 --optimizer.learning_rate 0.01 --optimizer.minimum_learning_rate 0.001 "
+      "--schedule.warmup_steps 5 --run.threads 1 --run " +
+      run);
+  ASSERT_EQ(trained.code, 0) << trained.errors;
+  const std::string metrics = policy_.folder.read("run/metrics.jsonl");
+  EXPECT_TRUE(mentions(metrics, {"accuracy", "validation_accuracy_shorter"}));
+  const Outcome outcome = run_program("evaluate win-rate --model " + model_ + " --against chosen --judge " +
+                                      run + " --prompts " + file + " --max-tokens 5 --json");
+  ASSERT_EQ(outcome.code, 0) << outcome.errors;
+  const nlohmann::json result = json_of(outcome);
+  EXPECT_GT(result["judge_accuracy"], 0.9) << "the rule is easy";
+  EXPECT_LT(result["judged_win_rate"], 0.2) << "noise does not beat the chosen answers";
+  EXPECT_EQ(result["ceiling"], 1);
+}
+
+}  // namespace
+}  // namespace bireme::test

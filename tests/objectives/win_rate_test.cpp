@@ -1,0 +1,125 @@
+#include "objectives/evaluate/win_rate.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/base/error.h"
+#include "objectives/evaluate/correlation.h"
+#include "tests/support/golden.h"
+
+namespace bireme {
+namespace {
+
+using test::Golden;
+
+std::vector<double> numbers(const Golden& golden, const std::string& path) {
+  const Tensor values = golden.tensor(path);
+  std::vector<double> list;
+  for (std::int64_t i = 0; i < values.elements(); ++i)
+    list.push_back(values.dtype() == DType::f64   ? values.data<double>()[i]
+                   : values.dtype() == DType::f32 ? double{values.data<float>()[i]}
+                                                  : double(values.data<std::int32_t>()[i]));
+  return list;
+}
+double number(const Golden& golden, const std::string& path) { return numbers(golden, path).at(0); }
+
+TEST(WinRate, MatchesGolden) {
+  const Golden golden("alignment/win_rate.h5");
+  const auto a = numbers(golden, "inputs/scores_a"), b = numbers(golden, "inputs/scores_b"),
+             length_a = numbers(golden, "inputs/lengths_a"), length_b = numbers(golden, "inputs/lengths_b");
+  std::vector<Contest> contests;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    contests.push_back({.score_a = a[i],
+                        .score_b = b[i],
+                        .length_a = static_cast<std::int64_t>(length_a[i]),
+                        .length_b = static_cast<std::int64_t>(length_b[i])});
+  const WinRate result = win_rate(
+      contests, {.tie_band = golden.number("config", "tie_band"), .ridge = golden.number("config", "ridge")});
+  constexpr double tolerance = 1e-12;
+  EXPECT_NEAR(result.value, number(golden, "outputs/win_rate"), tolerance);
+  EXPECT_NEAR(result.error, number(golden, "outputs/standard_error"), tolerance);
+  EXPECT_NEAR(result.soft, number(golden, "outputs/soft_win_rate"), tolerance);
+  EXPECT_NEAR(result.length_controlled, number(golden, "outputs/length_controlled_win_rate"), tolerance);
+  const auto coefficients = numbers(golden, "outputs/length_coefficients");
+  EXPECT_NEAR(result.length_coefficients[0], coefficients[0], tolerance);
+  EXPECT_NEAR(result.length_coefficients[1], coefficients[1], tolerance);
+}
+
+TEST(WinRate, IdenticalTextsAreTiesAndOneSidedResultsStayFinite) {
+  const std::vector<Contest> same{
+      {.score_a = 3, .score_b = -3, .length_a = 5, .length_b = 5, .is_identical = true}};
+  EXPECT_EQ(win_rate(same).value, 0.5);
+  EXPECT_EQ(win_rate(same).soft, 0.5);
+  EXPECT_EQ(win_rate(same).ties, 1);
+  const std::vector<Contest> won(20, {.score_a = 5, .score_b = -5, .length_a = 9, .length_b = 4});
+  EXPECT_EQ(win_rate(won).value, 1);
+  EXPECT_GT(win_rate(won).length_controlled, 0.99);
+  EXPECT_TRUE(std::isfinite(win_rate(won).length_controlled));
+  EXPECT_THROW(win_rate({}), Error);
+}
+
+TEST(BradleyTerry, MatchesGolden) {
+  const Golden golden("alignment/bradley_terry.h5");
+  const auto chosen = numbers(golden, "inputs/chosen_scores"),
+             rejected = numbers(golden, "inputs/rejected_scores");
+  const BradleyTerry result = bradley_terry(chosen, rejected, golden.number("config", "centre"));
+  EXPECT_NEAR(result.loss, number(golden, "outputs/loss"), 1e-12);
+  EXPECT_NEAR(result.accuracy, number(golden, "outputs/accuracy"), 1e-12);
+  const auto losses = numbers(golden, "outputs/losses"), dchosen = numbers(golden, "grads/chosen_scores"),
+             drejected = numbers(golden, "grads/rejected_scores");
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    EXPECT_NEAR(result.losses[i], losses[i], 1e-12);  // without the term that pins the mean
+    EXPECT_NEAR(result.dchosen[i], dchosen[i], 1e-12);
+    EXPECT_NEAR(result.drejected[i], drejected[i], 1e-12);
+  }
+}
+
+TEST(JudgeCheck, HearsOnlyJudgesThatAreNotFooledByLength) {
+  // Right on 80 of 100 pairs, but on those with the shorter chosen answer no better than a coin.
+  std::vector<JudgedPair> pairs;
+  for (int i = 0; i < 60; ++i)
+    pairs.push_back({.chosen = 1, .rejected = 0, .chosen_length = 9, .rejected_length = 5});
+  for (int i = 0; i < 40; ++i)
+    pairs.push_back(
+        {.chosen = i % 2 == 0 ? 1.0 : -1.0, .rejected = 0, .chosen_length = 5, .rejected_length = 9});
+  const JudgeCheck check = check_judge(pairs);
+  EXPECT_DOUBLE_EQ(check.accuracy, 0.8);
+  EXPECT_DOUBLE_EQ(check.shorter_accuracy, 0.5);
+  EXPECT_GT(check.interval.low, 0.5);
+  EXPECT_FALSE(check.is_reliable());
+  // Wilson's interval of 80 in 100, as tables have it.
+  EXPECT_NEAR(check.interval.low, 0.7112, 1e-4);
+  EXPECT_NEAR(check.interval.high, 0.8666, 1e-4);
+}
+
+TEST(Judges, CountAlikeWhateverTheirScale) {
+  const std::vector<std::vector<double>> scores{{1, 2, 3}, {100, 300, 200}};
+  const std::vector<double> mean = mean_of_standardized(scores);
+  const double unit = std::sqrt(1.5);
+  EXPECT_NEAR(mean[0], -unit, 1e-12);
+  EXPECT_NEAR(mean[1], unit / 2, 1e-12);
+  EXPECT_NEAR(mean[2], unit / 2, 1e-12);
+  const std::vector<std::vector<double>> margins{{1, -1, 2, 0}, {3, -2, -1, 0}};
+  EXPECT_DOUBLE_EQ(agreement(margins), 0.5);
+}
+
+TEST(Correlation, FindsWhereAccuracyAndWinRatePart) {
+  EXPECT_NEAR(*spearman(std::vector<double>{1, 2, 3, 4}, std::vector<double>{1, 8, 27, 64}), 1, 1e-12);
+  EXPECT_EQ(average_ranks(std::vector<double>{5, 1, 5}), (std::vector<double>{2.5, 1, 2.5}));
+  EXPECT_FALSE(pearson(std::vector<double>{1, 1}, std::vector<double>{1, 2}));
+  EXPECT_EQ(median_of_three(std::vector<double>{0, 9, 1, 2}), (std::vector<double>{0, 1, 2, 2}));
+  const std::vector<double> accuracy{.50, .51, .52, .53, .54, .55, .56, .57, .58, .59},
+      win_rate{.50, .53, .55, .58, .60, .59, .57, .55, .54, .50};
+  const TrainingCorrelation found = correlate(accuracy, win_rate);
+  EXPECT_EQ(found.turn, 4u);
+  EXPECT_NEAR(*found.until_turn.spearman, 1, 1e-12);
+  EXPECT_NEAR(*found.after_turn.spearman, -1, 1e-12);
+  EXPECT_TRUE(found.shows_pattern());
+  const TrainingCorrelation few = correlate(std::span(accuracy).first(6), std::span(win_rate).first(6));
+  EXPECT_FALSE(few.after_turn.pearson) << "too few";
+  EXPECT_FALSE(few.shows_pattern());
+}
+
+}  // namespace
+}  // namespace bireme
