@@ -41,13 +41,17 @@ std::string plot_element(const Series& series, std::size_t number) {
       style = fmt::format("linespoints lw 2 pt 7 ps 0.7 lc rgb '{}'", color.full);
       break;
     case Series::Style::dashed: style = fmt::format("lines lw 1.5 dt 2 lc rgb '{}'", color.full); break;
+    case Series::Style::points: style = fmt::format("points pt 7 ps 0.3 lc rgb '{}'", color.full); break;
+    case Series::Style::area: style = fmt::format("filledcurves y1=0 lc rgb '{}'", color.pale); break;
   }
-  if (is_single) style = fmt::format("points pt 7 ps 0.9 lc rgb '{}'", color.full);
+  if (is_single && series.style != Series::Style::points)
+    style = fmt::format("points pt 7 ps 0.9 lc rgb '{}'", color.full);
   return fmt::format("$data{} using 1:2 with {} notitle", number, style);
 }
 
 /// Five to ten ticks at round numbers, written out up to 100,000 and in thousands or millions beyond.
 std::string x_tics(const Panel& panel) {
+  if (!panel.counts_steps) return "set xtics autofreq\nset format x '%g'\n";
   double last = 1;
   for (const Series& series : panel.series)
     for (const auto& [x, y] : series.points) last = std::max(last, x);
@@ -67,6 +71,9 @@ constexpr int kPanelWidth = 560, kPanelHeight = 360, kAxesWidth = 455, kTitleLin
 /// curve.
 std::string legend(const Panel& panel) {
   std::string text = "unset label\n";
+  if (!panel.note.empty())
+    text += fmt::format("set label {} at graph 0.03,0.95 noenhanced textcolor rgb '#222222' front\n",
+                        gnuplot_string(panel.note));
   double at = 0;
   for (const Series& series : panel.series) {
     if (series.title.empty()) continue;
@@ -110,6 +117,12 @@ std::string title_labels(const std::vector<std::vector<Figure::Word>>& lines, in
     }
   }
   return text;
+}
+
+/// The ends of an axis as gnuplot takes them.
+std::string range(const std::optional<std::pair<double, double>>& ends, bool starts_at_zero) {
+  if (ends) return fmt::format("[{}:{}]", ends->first, ends->second);
+  return starts_at_zero ? "[0:*]" : "[*:*]";
 }
 
 struct Grid {
@@ -177,11 +190,12 @@ std::string gnuplot_script(const Figure& figure, const std::filesystem::path& ou
     text += fmt::format(
         "set title {} noenhanced font ',12' offset 0,0.7\nset xlabel {} noenhanced offset 0,0.4 textcolor "
         "rgb '#444444'\n{}"
-        "set yrange [{}:*]\n"
+        "set xrange {}\nset yrange {}\n"
         // Room above and below the curves, so that none hides on the frame.
         "set offsets graph 0, graph 0, graph 0.06, graph {}\nplot ",
         gnuplot_string(panel.title), gnuplot_string(panel.x_label), x_tics(panel),
-        panel.starts_at_zero ? "0" : "*", panel.starts_at_zero ? "0" : "0.04");
+        range(panel.x_range, false), range(panel.y_range, panel.starts_at_zero),
+        panel.starts_at_zero ? "0" : "0.04");
     for (std::size_t i = 0; i < panel.series.size(); ++i)
       text += (i == 0 ? "" : ", \\\n     ") + plot_element(panel.series[i], number++);
     text += "\n";

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,7 +10,14 @@ namespace bireme {
 
 /// A line of a panel.
 struct Series {
-  enum class Style { line, faint, marked, dashed };
+  enum class Style {
+    line,
+    faint,
+    marked,
+    dashed,
+    points,  ///< small, and not connected
+    area     ///< filled down to 0
+  };
 
   std::string title;  ///< empty: not in the panel's legend
   std::vector<std::pair<double, double>> points;
@@ -21,7 +29,10 @@ struct Series {
 struct Panel {
   std::string title, x_label = "step";
   std::vector<Series> series;
-  bool starts_at_zero = false;  ///< the y axis begins at 0
+  bool starts_at_zero = false;                                  ///< the y axis begins at 0
+  bool counts_steps = true;                                     ///< x are steps: whole numbers from 0 on
+  std::optional<std::pair<double, double>> x_range{}, y_range{};  ///< ends of an axis; by the data unless given
+  std::string note{};                                           ///< within the axes, at the top
 };
 
 /// Panels in rows and columns, as many as fit the picture well, under a line of words in colours: the

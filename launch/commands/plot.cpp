@@ -40,6 +40,8 @@ constexpr Command list[] = {
     {"propagation", "where in an RWKV a fact of the prompt passes on its way to the answer",
      run_plot_propagation},
     {"curves", "loss, k-NN accuracy, entropies, learning rate and speed over the steps", run_plot_curves},
+    {"ranking", "ranking accuracy and win rate over a run of alignment", run_plot_ranking},
+    {"coefficients", "the factors of ORPO's gradient against the probability", run_plot_coefficients},
 };
 
 }  // namespace

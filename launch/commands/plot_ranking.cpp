@@ -1,0 +1,100 @@
+#include <spdlog/fmt/fmt.h>
+
+#include <nlohmann/json.hpp>
+
+#include "launch/commands/plot.h"
+#include "launch/options.h"
+#include "launch/ranking_figures.h"
+
+namespace bireme {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json number(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
+
+Json json_of(const Correlation& c) {
+  return {{"points", c.points}, {"pearson", number(c.pearson)}, {"spearman", number(c.spearman)}};
+}
+
+std::string text_of(const char* where, const Correlation& c) {
+  if (!c.spearman) return fmt::format("{}: too few points ({})", where, c.points);
+  return fmt::format("{}: Pearson {:+.3f}, Spearman {:+.3f} ({} points)", where, *c.pearson, *c.spearman,
+                     c.points);
+}
+
+}  // namespace
+
+int run_plot_ranking(Arguments arguments) {
+  Options options("bireme plot ranking", "draws ranking accuracy and win rate over a run");
+  options.required("run", "DIR", "a run that measured ranking accuracy on the way")
+      .value("win-rates", "FILE", "results of its checkpoints, from `evaluate win-rate --append`")
+      .value("pairs", "F.h5",
+             "from `evaluate ranking --reference M --output`: each pair's loss and difficulty")
+      .value("beta", "BETA", "of the run, for the curve among the pairs", "0.1")
+      .required("output", "FILE", "picture to write: .png, .svg or .pdf")
+      .example("bireme plot ranking --run runs/dpo --win-rates dpo.jsonl --output ranking.png")
+      .example("bireme plot ranking --run runs/dpo --pairs pairs.h5 --beta 0.1 --output ranking.svg");
+  if (!options.parse(arguments)) return 0;
+  const MetricHistory run = read_metrics(options.path("run"));
+  std::vector<JudgedStep> judged;
+  if (options.has("win-rates")) judged = read_win_rates(options.path("win-rates"));
+  std::optional<PairFile> pairs;
+  if (options.has("pairs")) pairs = read_pairs(options.path("pairs"));
+  const RankingFigure found =
+      ranking_figure(run, judged, pairs ? &*pairs : nullptr, options.number("beta", 1e-9));
+  draw(found.figure, options.path("output"));
+  const std::size_t panels = found.figure.panels.size();
+  if (options.json()) {
+    Json json{{"output", options.text("output")}, {"panels", panels}};
+    if (found.correlation)
+      json.update({{"turn", judged[found.correlation->turn].step},
+                   {"whole", json_of(found.correlation->whole)},
+                   {"until_turn", json_of(found.correlation->until_turn)},
+                   {"after_turn", json_of(found.correlation->after_turn)},
+                   {"shows_pattern", found.correlation->shows_pattern()}});
+    fmt::print("{}\n", json.dump());
+    return 0;
+  }
+  fmt::print("wrote {} ({} panels)\n", options.text("output"), panels);
+  if (!found.correlation) return 0;
+  fmt::print("ranking accuracy and win rate\n  {}\n  {}\n  {}\n",
+             text_of("over all evaluations", found.correlation->whole),
+             text_of(fmt::format("until step {}", judged[found.correlation->turn].step).c_str(),
+                     found.correlation->until_turn),
+             text_of("after it", found.correlation->after_turn));
+  fmt::print("the pattern of Chen et al. (together, then against each other) {}\n",
+             found.correlation->shows_pattern() ? "shows" : "does not show here");
+  return 0;
+}
+
+int run_plot_coefficients(Arguments arguments) {
+  Options options("bireme plot coefficients",
+                  "draws how the factors of ORPO's gradient depend on the probability of an answer");
+  options.value("run", "DIR", "a run of ORPO with diagnostics.h5")
+      .list("pairs", "F.h5",
+            "instead of a run: files of `evaluate ranking --output`, one for each checkpoint")
+      .required("output", "FILE", "picture to write: .png, .svg or .pdf")
+      .example("bireme plot coefficients --run runs/orpo --output coefficients.png")
+      .example("bireme plot coefficients --pairs early.h5 late.h5 --output coefficients.svg");
+  if (!options.parse(arguments)) return 0;
+  std::vector<PairFile> files;
+  for (const std::string& name : options.texts("pairs")) files.push_back(read_pairs(name));
+  if (files.empty()) files = read_diagnostics(options.path("run"));
+  const CoefficientFigure found = coefficient_figure(files);
+  draw(found.figure, options.path("output"));
+  if (options.json())
+    fmt::print("{}\n", Json{{"output", options.text("output")},
+                            {"inverse_correlation", number(found.inverse_correlation)},
+                            {"product_correlation", number(found.product_correlation)},
+                            {"probability_low", found.low},
+                            {"probability_high", found.high},
+                            {"outcome", found.outcome}}
+                           .dump());
+  else
+    fmt::print("wrote {}\n{}\n", options.text("output"), found.outcome);
+  return 0;
+}
+
+}  // namespace bireme
