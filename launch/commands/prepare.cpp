@@ -17,6 +17,7 @@ int run_prepare_sft(Arguments arguments);
 int run_prepare_pairs(Arguments arguments);
 int run_prepare_feedback(Arguments arguments);
 int run_prepare_synthetic(Arguments arguments);
+int run_prepare_reference(Arguments arguments);
 
 namespace {
 
@@ -92,6 +93,7 @@ constexpr Command list[] = {
     {"pairs", "prompts with a chosen and a rejected answer, from JSON lines", run_prepare_pairs},
     {"feedback", "prompts with an answer and its label or score, from JSON lines", run_prepare_feedback},
     {"synthetic", "tasks that tell memories apart: parity, associative recall", run_prepare_synthetic},
+    {"reference", "what a reference model says of a dataset's answers, for alignment", run_prepare_reference},
 };
 
 }  // namespace
