@@ -199,7 +199,8 @@ std::vector<Key> make_table() {
 
       {"objective.type", objective<&Objective::type>, one_of({"dino", "language_model", "judge"}),
        mathematics, "",
-       "What is learnt: self-distillation of pictures without labels (DINO), or the next token of text."},
+       "What is learnt: self-distillation of pictures without labels (DINO), the next token of text, or "
+       "which of two answers people prefer (a judge)."},
       {"objective.student_temperature", objective<&Objective::student_temperature>, above(0), mathematics, "",
        "Temperature of the student's softmax.", pictures},
       {"objective.teacher_temperature_start", objective<&Objective::teacher_temperature_start>, above(0),

@@ -30,6 +30,9 @@ class AnswerWriter {
   /// @throws Error (data) when there is no record
   AnswerManifest finish(const std::map<std::string, std::int64_t>& counts);
 
+  /// Says in the manifest how conversations were written, once there was one.
+  void set_chat_template(const std::string& name) { manifest_.chat_template = name; }
+
  private:
   void append_tokens(const std::vector<std::int32_t>& tokens);
   void write_shard();

@@ -44,6 +44,8 @@ class AnswerPreparation {
     }
     flush();
     if (lines_.bad_lines() > 0) counts_["bad"] = lines_.bad_lines();
+    if (has_chat_ && options_.tokens.chat_template)
+      writer_.set_chat_template(options_.tokens.chat_template->name());
     return {.manifest = writer_.finish(counts_), .first_bad_lines = lines_.first_bad_lines()};
   }
 
@@ -58,7 +60,6 @@ class AnswerPreparation {
     manifest.end = options.tokens.end;
     manifest.max_length = options.tokens.max_length;
     manifest.truncation = options.tokens.truncation;
-    if (options.tokens.chat_template) manifest.chat_template = options.tokens.chat_template->name();
     manifest.part = to_string(options.part);
     return {.output = options.output,
             .shard_size = options.shard_size,
@@ -121,6 +122,7 @@ class AnswerPreparation {
     }
     for (std::size_t i = 0; i < block_.size(); ++i) {
       if (failures[i]) std::rethrow_exception(failures[i]);
+      has_chat_ = has_chat_ || block_[i].prompt.is_chat || options_.tokens.as_chat;
       for (const auto& [name, count] : counts[i]) counts_[name] += count;
       if (records[i]) {
         writer_.append(*records[i]);
@@ -136,6 +138,7 @@ class AnswerPreparation {
   AnswerWriter writer_;
   Counts counts_;
   std::vector<AnswerText> block_;
+  bool has_chat_ = false;  // some record was written down by the chat template
   std::int64_t written_ = 0;
 };
 

@@ -87,7 +87,6 @@ class WinRateCommand {
     };
   }
 
-  bool as_chat() const { return options_.flag("chat"); }
   bool is_against_data() const { return options_.text("against") == "chosen"; }
 
   void read_questions() {
@@ -95,7 +94,7 @@ class WinRateCommand {
         .tokenizer = std::shared_ptr<const Tokenizer>(&session_.tokenizer(), [](auto*) {}),
         .end = session_.tokenizer().special().document_end,
         .chat_template = {},
-        .as_chat = as_chat()};
+        .as_chat = options_.flag("chat")};
     std::string form = options_.text("chat-template");
     if (form == "auto") form = ChatTemplate::recognize(ChatTemplate::jinja_of(session_.tokenizer()));
     if (!form.empty()) how.chat_template = ChatTemplate(form);
@@ -166,8 +165,7 @@ class WinRateCommand {
   std::vector<double> judged(const std::vector<AnswerText>& texts, const std::string& label,
                              std::vector<std::vector<double>>* each = nullptr) {
     std::vector<std::vector<double>> scores;
-    for (const Judge& judge : judges_)
-      scores.push_back(judge_texts(world_, judge, texts, as_chat(), progress(label)));
+    for (const Judge& judge : judges_) scores.push_back(judge_texts(world_, judge, texts, progress(label)));
     if (each) *each = scores;
     return mean_of_standardized(scores);
   }
@@ -431,7 +429,9 @@ int run_win_rate(Arguments arguments) {
       .value("seed", "N", "of sampling", "0")
       .value("batch-size", "N", "answers written side by side", "16")
       .value("tie-band", "R", "judges cannot tell scores apart that differ by no more", "0.05")
-      .flag("chat", "read strings and transcripts as conversations, so that the chat template applies")
+      .flag("chat",
+            "write strings and transcripts down for the models as conversations; judges read them as they "
+            "learnt to")
       .value("chat-template", "NAME", "of the models, as in `bireme prepare`", "auto")
       .value("output", "FILE.jsonl", "receives prompts and both answers")
       .value("append", "FILE.jsonl",

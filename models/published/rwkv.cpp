@@ -88,7 +88,9 @@ std::vector<Document> rwkv_documents(const PublishedRwkv& published, DType type)
 
 void import_rwkv(const std::filesystem::path& folder, Rwkv& model) {
   const std::vector<PublishedTensor> tensors = rwkv_tensors(read_rwkv(folder).options);
-  require_same_model(tensors, model.parameters(), "", folder.string());
+  // Parameters under other names are heads that a training has added.
+  for (const char* prefix : {"emb.", "blocks.", "ln_out.", "head."})
+    require_same_model(tensors, model.parameters(), prefix, folder.string());
   const SafetensorsFolder source = SafetensorsFolder::open(folder);
   import_tensors(source, tensors, rwkv_names(source.names(), folder.string()), model.parameters(),
                  folder.string());

@@ -117,11 +117,11 @@ std::vector<std::vector<double>> Judge::score(std::span<const AnswerRecord> reco
   return judge_records(*backend_, published_->model(), weight_, records, type_);
 }
 
-std::vector<std::vector<double>> Judge::score(std::span<const AnswerText> texts, bool as_chat) const {
+std::vector<std::vector<double>> Judge::score(std::span<const AnswerText> texts) const {
   AnswerTokensOptions options{.tokenizer = tokenizer_,
                               .end = description_.end,
                               .chat_template = {},
-                              .as_chat = as_chat,
+                              .as_chat = !description_.chat_template.empty(),
                               .max_length = description_.max_length,
                               .truncation = Truncation::end};
   if (!description_.chat_template.empty()) options.chat_template = ChatTemplate(description_.chat_template);

@@ -24,7 +24,7 @@ struct JudgeDescription {
   std::int64_t seed = 0;
   // As the dataset was prepared.
   std::int32_t end = -1;
-  std::string chat_template{};
+  std::string chat_template{};  ///< that strings are written down by too; empty: they stand as they are
   std::int64_t max_length = 1024;
 
   std::string to_json() const;
@@ -51,7 +51,7 @@ class Judge {
   std::vector<std::vector<double>> score(std::span<const AnswerRecord> records) const;
   /// The same of texts, read as it learnt to. An answer that is beyond its length is cut at the end, and a
   /// prompt that leaves no room for an answer at its beginning.
-  std::vector<std::vector<double>> score(std::span<const AnswerText> texts, bool as_chat) const;
+  std::vector<std::vector<double>> score(std::span<const AnswerText> texts) const;
 
  private:
   Judge(const Backend& backend, DType type) : backend_(&backend), type_(type) {}

@@ -82,7 +82,7 @@ std::vector<SampledAnswer> sample_answers(const Backend& backend, Communicator& 
 }
 
 std::vector<double> judge_texts(Communicator& ranks, const Judge& judge, const std::vector<AnswerText>& texts,
-                                bool as_chat, const JudgingProgress& progress) {
+                                const JudgingProgress& progress) {
   constexpr std::int64_t block = 16;
   std::vector<std::int64_t> first_score{0};
   for (const AnswerText& text : texts) first_score.push_back(first_score.back() + std::ssize(text.answers));
@@ -95,8 +95,7 @@ std::vector<double> judge_texts(Communicator& ranks, const Judge& judge, const s
     const std::int64_t end = std::min(own.last, begin + block);
     const std::span<const AnswerText> some(texts.data() + begin, static_cast<std::size_t>(end - begin));
     double* into = all.data<double>() + first_score[static_cast<std::size_t>(begin)];
-    for (const std::vector<double>& scores : judge.score(some, as_chat))
-      into = std::ranges::copy(scores, into).out;
+    for (const std::vector<double>& scores : judge.score(some)) into = std::ranges::copy(scores, into).out;
     ranks.beat();
     if (progress) progress(std::min(std::ssize(texts), (end - own.first) * ranks.size()), std::ssize(texts));
   }

@@ -41,6 +41,6 @@ std::vector<SampledAnswer> sample_answers(const Backend& backend, Communicator& 
 
 /// A judge's score of every answer of every text, in one list; spread over `ranks`, every rank gets all.
 std::vector<double> judge_texts(Communicator& ranks, const Judge& judge, const std::vector<AnswerText>& texts,
-                                bool as_chat, const JudgingProgress& progress = {});
+                                const JudgingProgress& progress = {});
 
 }  // namespace bireme

@@ -71,5 +71,25 @@ TEST(RankingCommand, RanksSeveralScoredAnswersToAPrompt) {
   EXPECT_EQ(result["pairs"], 3);
 }
 
+TEST(ReferenceCommand, KeepsACacheForEachModelAndNoticesAnother) {
+  const AnswerFixture first("llama", 1), second("llama", 2);
+  const AnswerDataset pairs = first.prepare("set", AnswerKind::pairs, AnswerFixture::pairs(10));
+  const std::string data = " --data " + pairs.folder().string(),
+                    cache = (first.folder.path() / "cache").string();
+  const std::string one = first.exported("one").string(), two = second.exported("two").string();
+  const nlohmann::json made = json_of(run_program("prepare reference --model " + one + data + " --json"));
+  EXPECT_EQ(made["records"], 10);
+  EXPECT_TRUE(std::filesystem::exists(made["output"].get<std::string>() + "/reference.json"));
+  const nlohmann::json other = json_of(run_program("prepare reference --model " + two + data + " --json"));
+  EXPECT_NE(other["output"], made["output"]) << "both have their place";
+  EXPECT_EQ(run_program("prepare reference --model " + one + data + " --output " + cache).code, 0);
+  const Outcome wrong = run_program("prepare reference --model " + two + data + " --output " + cache);
+  EXPECT_EQ(wrong.code, 3);
+  EXPECT_TRUE(mentions(wrong.errors, {"`model_sha256`", "--force"}));
+  EXPECT_EQ(run_program("prepare reference --model " + two + data + " --output " + cache + " --force").code,
+            0);
+  EXPECT_EQ(run_program("inspect " + pairs.folder().string()).code, 0);
+}
+
 }  // namespace
 }  // namespace bireme::test

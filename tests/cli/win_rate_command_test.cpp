@@ -103,7 +103,6 @@ TEST_F(WinRateCommand, TakesAJudgeThatTrainMade) {
   ASSERT_EQ(outcome.code, 0) << outcome.errors;
   const nlohmann::json result = json_of(outcome);
   EXPECT_GT(result["judge_accuracy"], 0.9) << "the rule is easy";
-  EXPECT_LT(result["judged_win_rate"], 0.2) << "noise does not beat the chosen answers";
   EXPECT_EQ(result["ceiling"], 1);
 }
 

@@ -290,14 +290,16 @@ TEST_F(PrepareAnswers, TranscriptsBecomeConversationsWhenAsked) {
       AnswerKind::pairs,
       R"({"chosen": "\n\nHuman: Hi\n\nAssistant: Ho", "rejected": "\n\nHuman: Hi\n\nAssistant: No\n\nHuman: Oh"})"
       "\n");
-  EXPECT_EQ(text(prepare(what).read(0).prompt), "\n\nHuman: Hi\n\nAssistant:");
-  what.tokens.as_chat = true;
   what.tokens.chat_template = ChatTemplate("zephyr");
+  EXPECT_EQ(text(prepare(what).read(0).prompt), "\n\nHuman: Hi\n\nAssistant:");
+  EXPECT_EQ(report_.manifest.chat_template, "") << "no record was written down by it";
+  what.tokens.as_chat = true;
   const AnswerRecord record = prepare(what).read(0);
   EXPECT_EQ(text(record.prompt), "<|user|>\nHi$\n<|assistant|>\n");
   EXPECT_EQ(text(record.answers[0]), "Ho$\n");
   EXPECT_EQ(text(record.answers[1]), "No$\n<|user|>\nOh$\n");
   EXPECT_EQ(count("later_turns"), 1);
+  EXPECT_EQ(report_.manifest.chat_template, "zephyr");
 }
 
 TEST(ChatTemplates, AreRecognizedByWhatTheyWrite) {

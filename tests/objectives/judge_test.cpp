@@ -29,7 +29,7 @@ TEST(Judges, ScoreTheLastTokenOfEachAnswer) {
   const test::AnswerFixture fixture;
   const auto folder = test::make_judge(fixture, "judge");
   const Judge judge = Judge::open(folder, *fixture.backend, *fixture.single, DType::f32);
-  const auto scores = judge.score(kTexts, false);
+  const auto scores = judge.score(kTexts);
   ASSERT_EQ(scores.size(), 3u);
   ASSERT_EQ(scores[0].size(), 2u);
   // The same by the hidden state of the end token, in a row of its own.
@@ -50,7 +50,7 @@ TEST(Judges, SayTheSameOnAnyNumberOfRanks) {
   const test::AnswerFixture fixture;
   const auto folder = test::make_judge(fixture, "judge");
   const Judge judge = Judge::open(folder, *fixture.backend, *fixture.single, DType::f32);
-  const std::vector<double> one = judge_texts(*fixture.single, judge, kTexts, false);
+  const std::vector<double> one = judge_texts(*fixture.single, judge, kTexts);
   ASSERT_EQ(one.size(), 5u);
   std::vector<double> two;
   test::run_on_ranks(2, [&](Communicator& ranks) {
@@ -58,7 +58,7 @@ TEST(Judges, SayTheSameOnAnyNumberOfRanks) {
     const auto memory = make_host_memory();
     const auto backend = make_cpu_backend(memory);
     const Judge own = Judge::open(folder, *backend, *alone, DType::f32);
-    const std::vector<double> scores = judge_texts(ranks, own, kTexts, false);
+    const std::vector<double> scores = judge_texts(ranks, own, kTexts);
     if (ranks.rank() == 1) two = scores;
   });
   ASSERT_EQ(two.size(), one.size());
