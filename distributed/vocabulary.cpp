@@ -5,6 +5,7 @@
 #include "core/base/error.h"
 #include "core/ops/embedding/embedding.h"
 #include "core/ops/loss/token_loss.h"
+#include "core/ops/loss/token_scores.h"
 #include "distributed/collective_ops.h"
 
 namespace bireme {
@@ -78,6 +79,11 @@ TokenLoss VocabularyHead::loss(Tape& tape, const Var& hidden, const Tensor& targ
   for (const std::int32_t target : targets.values<std::int32_t>()) loss.count += target >= 0 ? 1 : 0;
   for (const std::uint8_t is_top : result.is_top.values<std::uint8_t>()) loss.top += is_top;
   return loss;
+}
+
+Var VocabularyHead::scores(Tape& tape, const Var& hidden, const Tensor& rows, const Tensor& targets) const {
+  require_in_vocabulary("target", targets, weight_.whole_shape().front(), 0);
+  return token_scores(tape, copy_to(tape, gather_rows(tape, hidden, rows), tensor_), targets, part());
 }
 
 Tensor VocabularyHead::logits(const Backend& backend, const Tensor& hidden) const {

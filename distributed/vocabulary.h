@@ -71,6 +71,13 @@ class VocabularyHead {
   /// @param targets  [R] (or [B, T]) i32, -1: not counted
   /// @throws Error   (data) naming the first target that is neither -1 nor in the vocabulary
   TokenLoss loss(Tape& tape, const Var& hidden, const Tensor& targets, const TokenLossOptions& options) const;
+  /// log p(target) of some rows, a row as often as it is asked for, each time with a target of its own:
+  /// [N] fp64, whose gradient is what each counts for (see token_scores). The same on all tensor ranks.
+  /// @param hidden   [R, C], compute type
+  /// @param rows     [N] i32: of hidden
+  /// @param targets  [N] i32
+  /// @throws Error   (data) naming the first target that is not in the vocabulary
+  Var scores(Tape& tape, const Var& hidden, const Tensor& rows, const Tensor& targets) const;
   /// The whole logits on every rank: [R, V] fp32 (fp64). No gradient.
   Tensor logits(const Backend& backend, const Tensor& hidden) const;
   Parameter& weight() const { return weight_; }

@@ -4,6 +4,7 @@
 
 #include "core/ops/attention/attention.h"
 #include "core/ops/attention/causal_attention.h"
+#include "core/ops/sequences.h"
 
 namespace bireme {
 
@@ -32,14 +33,16 @@ struct AttentionWeights {
   const Tensor& weights;  // [count, H, length, length] fp32
 };
 
-/// Row t of a sequence sees its columns first[t] … t.
+/// Row t of a sequence sees its columns first[t] … t. Where documents are given, they stand for the
+/// sequences: a row sees the rows of its branch up to itself, and those of the trunk.
 struct CausalAttentionForward {
   const Tensor& qkv;  // [B·T, (H + 2·G)·d]
   AttentionHeads heads;
-  std::int64_t length;    // T
-  const Tensor& first;    // [B·T] i32, not falling within a sequence; or undefined for 0
-  const Tensor& y;        // [B·T, H·d]
-  const Tensor& log_sum;  // [B·T, H] fp32 (fp64), for the way back; or undefined
+  std::int64_t length;                        // T
+  const Tensor& first;                        // [B·T] i32, not falling within a sequence; or undefined for 0
+  const Tensor& y;                            // [B·T, H·d]
+  const Tensor& log_sum;                      // [B·T, H] fp32 (fp64), for the way back; or undefined
+  std::span<const Branching> documents = {};  // of all rows
 };
 /// As AttentionBackward; dk and dv of a head are sums over its group of query heads.
 struct CausalAttentionBackward {
@@ -48,6 +51,7 @@ struct CausalAttentionBackward {
   std::int64_t length;
   const Tensor& first;
   Target dqkv;
+  std::span<const Branching> documents = {};
 };
 
 /// Keys and values of n more tokens of each sequence into columns lengths[b] … lengths[b] + n - 1.

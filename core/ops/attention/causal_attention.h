@@ -1,6 +1,9 @@
 #pragma once
 
+#include <vector>
+
 #include "core/autograd/tape.h"
+#include "core/ops/sequences.h"
 
 namespace bireme {
 
@@ -25,5 +28,11 @@ struct AttentionHeads {
 /// @return        [B·T, H·d], type of qkv
 Var causal_attention(Tape& tape, const Var& qkv, const AttentionHeads& heads, std::int64_t length,
                      const Tensor& first);
+
+/// The same over documents that branch: a row sees its branch up to itself and the whole trunk before it.
+/// Nothing is computed for what it does not see.
+/// @param documents  that make up the R rows, in their order
+Var causal_attention(Tape& tape, const Var& qkv, const AttentionHeads& heads,
+                     const std::vector<Branching>& documents);
 
 }  // namespace bireme

@@ -25,10 +25,12 @@ namespace bireme::cpu::HWY_NAMESPACE {
 constexpr std::int64_t kTileQueries = 48, kTileKeys = 256, kTileWidth = kTileKeys + 16;
 
 /// One key and value head of one sequence with its group of query heads. Pointers are at the first row; row i
-/// is token before + i of the sequence, of which keys and values hold all.
+/// is token before + i of the sequence, of which keys and values hold all: one after another, or, for a
+/// branch, those from `before` on in a place of their own.
 template <class T>
 struct CausalTask {
   const T *q, *k, *v;
+  const T *own_k = nullptr, *own_v = nullptr;  // of a branch
   std::int64_t q_stride, kv_stride;
   std::int64_t rows, before, dimension, group;
   const std::int32_t* first = nullptr;  // of each row; null: 0
@@ -38,10 +40,26 @@ struct CausalTask {
   Lane<T>* log_sum = nullptr;  // or null
   std::int64_t log_sum_stride = 0;
   T *dq = nullptr, *dk = nullptr, *dv = nullptr;  // strides of q, k and v
+  T *own_dk = nullptr, *own_dv = nullptr;         // of a branch: dk and dv before it are added to
   bool accumulate = false;
 
   std::int64_t columns() const { return before + rows; }
   std::int64_t first_of(std::int64_t row) const { return first != nullptr ? first[row] : 0; }
+  bool is_branch() const { return own_k != nullptr; }
+
+  /// Calls f(first column, number of columns, row of these in `own` or not) for the parts of columns
+  /// [begin, begin + count) that lie together.
+  template <class F>
+  void for_stretches(std::int64_t begin, std::int64_t count, const F& f) const {
+    const std::int64_t shared = is_branch() ? std::clamp<std::int64_t>(before - begin, 0, count) : count;
+    if (shared > 0) f(begin, shared, false);
+    if (shared < count) f(begin + shared, count - shared, true);
+  }
+  /// The first column of such a part, given where the columns before the branch and its own are.
+  template <class P>
+  P* column(P* common, P* own, std::int64_t column, bool is_own) const {
+    return is_own ? own + (column - before) * kv_stride : common + column * kv_stride;
+  }
 };
 
 /// The part of a row of scores that is seen: [low, high) of the tile's columns.
@@ -100,13 +118,46 @@ void running_softmax_row(D d, F* row, Seen seen, std::int64_t width, RunningRow<
   running.total += hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
+/// Keys (or values) of the columns [begin, begin + count), transposed, rows padded with zeros.
+template <class T, class F>
+void pack_columns_transposed(const CausalTask<T>& t, const T* common, const T* own, std::int64_t begin,
+                             std::int64_t count, F* to) {
+  t.for_stretches(begin, count, [&](std::int64_t column, std::int64_t held, bool is_own) {
+    transpose(t.column(common, own, column, is_own), t.kv_stride, held, t.dimension, kTileWidth,
+              to + column - begin);
+  });
+  for (std::int64_t c = 0; c < t.dimension; ++c)
+    std::fill(to + c * kTileWidth + count, to + (c + 1) * kTileWidth, F{0});
+}
+
+/// The same as rows.
+template <class D, class T, class F = hn::TFromD<D>>
+void pack_columns(D d, const CausalTask<T>& t, const T* common, const T* own, std::int64_t begin,
+                  std::int64_t count, std::int64_t deep, F scale, F* to) {
+  t.for_stretches(begin, count, [&](std::int64_t column, std::int64_t held, bool is_own) {
+    pack_rows(d, t.column(common, own, column, is_own), t.kv_stride, held, t.dimension, deep, scale,
+              to + (column - begin) * deep);
+  });
+}
+
+/// Gradients of these columns to where they belong.
+template <class D, class T, class F = hn::TFromD<D>>
+void unpack_columns(D d, const CausalTask<T>& t, const F* from, std::int64_t begin, std::int64_t count,
+                    std::int64_t deep, T* common, T* own) {
+  t.for_stretches(begin, count, [&](std::int64_t column, std::int64_t held, bool is_own) {
+    const bool adds = t.accumulate || (t.is_branch() && !is_own);
+    unpack_rows(d, from + (column - begin) * deep, deep, held, t.dimension, adds,
+                t.column(common, own, column, is_own), t.kv_stride);
+  });
+}
+
 /// Keys transposed tile by tile, and values as rows.
 template <class D, class T, class F = hn::TFromD<D>>
 void pack_keys_and_values(D d, const CausalTask<T>& t, std::int64_t deep, F* keys, F* values) {
   for (std::int64_t s = 0; s < t.columns(); s += kTileKeys)
-    pack_transposed(t.k + s * t.kv_stride, t.kv_stride, std::min(kTileKeys, t.columns() - s), t.dimension,
-                    kTileWidth, keys + s / kTileKeys * t.dimension * kTileWidth);
-  pack_rows(d, t.v, t.kv_stride, t.columns(), t.dimension, deep, F{1}, values);
+    pack_columns_transposed(t, t.k, t.own_k, s, std::min(kTileKeys, t.columns() - s),
+                            keys + s / kTileKeys * t.dimension * kTileWidth);
+  pack_columns(d, t, t.v, t.own_v, 0, t.columns(), deep, F{1}, values);
 }
 
 template <class T>
@@ -225,88 +276,146 @@ void causal_backward(const CausalTask<T>& t) {
     }
   }
   const F scale = 1 / std::sqrt(static_cast<F>(t.dimension));
-  for (std::int64_t tile_begin = 0; tile_begin < t.rows; tile_begin += kTileKeys) {
-    const std::int64_t held = std::min(kTileKeys, t.rows - tile_begin);
-    const T *k = t.k + tile_begin * t.kv_stride, *v = t.v + tile_begin * t.kv_stride;
-    pack_rows(d, k, t.kv_stride, held, t.dimension, deep, scale, keys);  // dq = dS · (k/√d)
-    pack_transposed(k, t.kv_stride, held, t.dimension, kTileWidth, keys_t);
-    pack_transposed(v, t.kv_stride, held, t.dimension, kTileWidth, values_t);
+  for (std::int64_t tile_begin = 0; tile_begin < t.columns(); tile_begin += kTileKeys) {
+    const std::int64_t held = std::min(kTileKeys, t.columns() - tile_begin);
+    pack_columns(d, t, t.k, t.own_k, tile_begin, held, deep, scale, keys);  // dq = dS · (k/√d)
+    pack_columns_transposed(t, t.k, t.own_k, tile_begin, held, keys_t);
+    pack_columns_transposed(t, t.v, t.own_v, tile_begin, held, values_t);
     std::fill(dkeys, dkeys + held * deep, F{0});
     std::fill(dvalues, dvalues + held * deep, F{0});
-    for (std::int64_t begin = tile_begin / kTileQueries * kTileQueries; begin < t.rows;
-         begin += kTileQueries) {
+    // Rows before this one see nothing of the tile.
+    const std::int64_t earliest = std::max<std::int64_t>(0, tile_begin - t.before);
+    for (std::int64_t begin = earliest / kTileQueries * kTileQueries; begin < t.rows; begin += kTileQueries) {
       if (t.first_of(begin) >= tile_begin + held) break;  // later rows start later still
       const std::int64_t rows = std::min(kTileQueries, t.rows - begin);
-      const CausalTile tile{begin, rows, tile_begin, std::min(held, begin + rows - tile_begin)};
+      const CausalTile tile{begin, rows, tile_begin, std::min(held, t.before + begin + rows - tile_begin)};
       for (std::int64_t head = 0; head < t.group; ++head) causal_backward_tile(t, tile, head, arrays, deep);
     }
-    unpack_rows(d, dkeys, deep, held, t.dimension, t.accumulate, t.dk + tile_begin * t.kv_stride,
-                t.kv_stride);
-    unpack_rows(d, dvalues, deep, held, t.dimension, t.accumulate, t.dv + tile_begin * t.kv_stride,
-                t.kv_stride);
+    unpack_columns(d, t, dkeys, tile_begin, held, deep, t.dk, t.own_dk);
+    unpack_columns(d, t, dvalues, tile_begin, held, deep, t.dv, t.own_dv);
   }
   for (std::int64_t head = 0; head < t.group; ++head)
     unpack_rows(d, dqueries + head * t.rows * deep, deep, t.rows, t.dimension, t.accumulate,
                 t.dq + head * t.dimension, t.q_stride);
 }
 
-/// Calls body(task, sequence) for every key and value head of every sequence, in parallel.
+/// Places where one key and value head of a row lies in qkv, or its gradient in a tensor of the same shape.
+template <class T>
+struct HeadPlaces {
+  T *q, *k, *v;
+};
+template <class T>
+HeadPlaces<T> places_of(T* qkv, const AttentionHeads& heads, std::int64_t row, std::int64_t head) {
+  T* at = qkv + row * heads.channels();
+  const std::int64_t d = heads.dimension;
+  return {at + head * heads.group() * d, at + (heads.queries + head) * d,
+          at + (heads.queries + heads.keys + head) * d};
+}
+
+/// Calls body(task, first row, head) for every key and value head of every sequence, in parallel.
 template <class T, class Body>
 void for_each_group(const Tensor& qkv, const AttentionHeads& heads, std::int64_t length, const Tensor& first,
                     const Body& body) {
-  const std::int64_t sequences = qkv.rows() / length, stride = heads.channels(), d = heads.dimension;
+  const std::int64_t sequences = qkv.rows() / length, stride = heads.channels();
   const std::int64_t tasks = sequences * heads.keys;
   const bool is_large = tasks * length * length > 1 << 14;
 #pragma omp parallel for schedule(dynamic, 1) if (is_large)
   for (std::int64_t i = 0; i < tasks; ++i) {
     const std::int64_t row = i / heads.keys * length, head = i % heads.keys;
-    const T* at = qkv.data<T>() + row * stride;
-    body(CausalTask<T>{.q = at + head * heads.group() * d,
-                       .k = at + (heads.queries + head) * d,
-                       .v = at + (heads.queries + heads.keys + head) * d,
+    const HeadPlaces<const T> at = places_of<const T>(qkv.data<T>(), heads, row, head);
+    body(CausalTask<T>{.q = at.q,
+                       .k = at.k,
+                       .v = at.v,
                        .q_stride = stride,
                        .kv_stride = stride,
                        .rows = length,
                        .before = 0,
-                       .dimension = d,
+                       .dimension = heads.dimension,
                        .group = heads.group(),
                        .first = first ? first.data<std::int32_t>() + row : nullptr},
          row, head);
   }
 }
 
+/// The same for documents that branch: one thread takes all pieces of a document, the trunk first, since the
+/// branches add to its gradients.
+template <class T, class Body>
+void for_each_branch(const Tensor& qkv, const AttentionHeads& heads, std::span<const Branching> documents,
+                     const Body& body) {
+  const std::int64_t stride = heads.channels(), tasks = std::ssize(documents) * heads.keys;
+  const bool is_large = qkv.rows() * qkv.rows() / std::max<std::int64_t>(1, std::ssize(documents)) > 1 << 12;
+#pragma omp parallel for schedule(dynamic, 1) if (is_large)
+  for (std::int64_t i = 0; i < tasks; ++i) {
+    const Branching& document = documents[static_cast<std::size_t>(i / heads.keys)];
+    const std::int64_t head = i % heads.keys;
+    const HeadPlaces<const T> root = places_of<const T>(qkv.data<T>(), heads, document.begin, head);
+    for (const Branching::Piece& piece : document.pieces()) {
+      const HeadPlaces<const T> at = places_of<const T>(qkv.data<T>(), heads, piece.begin, head);
+      CausalTask<T> task{.q = at.q,
+                         .k = root.k,
+                         .v = root.v,
+                         .q_stride = stride,
+                         .kv_stride = stride,
+                         .rows = piece.length,
+                         .before = piece.is_branch ? document.trunk : 0,
+                         .dimension = heads.dimension,
+                         .group = heads.group()};
+      if (piece.is_branch) {
+        task.own_k = at.k;
+        task.own_v = at.v;
+      }
+      body(task, piece.begin, head, document.begin);
+    }
+  }
+}
+
 template <class T>
 void run_causal_forward(const CausalAttentionForward& a) {
   const std::int64_t width = a.y.channels(), group = a.heads.group();
-  for_each_group<T>(a.qkv, a.heads, a.length, a.first,
-                    [&](CausalTask<T> task, std::int64_t row, std::int64_t head) {
-                      task.y = a.y.data<T>() + row * width + head * group * a.heads.dimension;
-                      task.y_stride = width;
-                      if (a.log_sum)
-                        task.log_sum = a.log_sum.data<Lane<T>>() + row * a.heads.queries + head * group;
-                      task.log_sum_stride = a.heads.queries;
-                      causal_forward(task);
-                    });
+  const auto run = [&](CausalTask<T> task, std::int64_t row, std::int64_t head, std::int64_t = 0) {
+    task.y = a.y.data<T>() + row * width + head * group * a.heads.dimension;
+    task.y_stride = width;
+    if (a.log_sum) task.log_sum = a.log_sum.data<Lane<T>>() + row * a.heads.queries + head * group;
+    task.log_sum_stride = a.heads.queries;
+    causal_forward(task);
+  };
+  if (a.documents.empty()) {
+    for_each_group<T>(a.qkv, a.heads, a.length, a.first, run);
+  } else {
+    for_each_branch<T>(a.qkv, a.heads, a.documents, run);
+  }
 }
 
 template <class T>
 void run_causal_backward(const CausalAttentionBackward& a) {
   const std::int64_t width = a.y.channels(), group = a.heads.group(), d = a.heads.dimension;
-  for_each_group<T>(a.qkv, a.heads, a.length, a.first,
-                    [&](CausalTask<T> task, std::int64_t row, std::int64_t head) {
-                      const std::int64_t at = row * width + head * group * d;
-                      task.y = a.y.data<T>() + at;
-                      task.dy = a.dy.data<T>() + at;
-                      task.y_stride = width;
-                      task.log_sum = a.log_sum.data<Lane<T>>() + row * a.heads.queries + head * group;
-                      task.log_sum_stride = a.heads.queries;
-                      T* dqkv = a.dqkv.tensor.data<T>() + row * task.q_stride;
-                      task.dq = dqkv + head * group * d;
-                      task.dk = dqkv + (a.heads.queries + head) * d;
-                      task.dv = dqkv + (a.heads.queries + a.heads.keys + head) * d;
-                      task.accumulate = a.dqkv.accumulate;
-                      causal_backward(task);
-                    });
+  const auto run = [&](CausalTask<T> task, std::int64_t row, std::int64_t head, std::int64_t root) {
+    const std::int64_t at = row * width + head * group * d;
+    task.y = a.y.data<T>() + at;
+    task.dy = a.dy.data<T>() + at;
+    task.y_stride = width;
+    task.log_sum = a.log_sum.data<Lane<T>>() + row * a.heads.queries + head * group;
+    task.log_sum_stride = a.heads.queries;
+    T* dqkv = a.dqkv.tensor.data<T>();
+    const HeadPlaces<T> own = places_of(dqkv, a.heads, row, head),
+                        common = places_of(dqkv, a.heads, root, head);
+    task.dq = own.q;
+    task.dk = common.k;
+    task.dv = common.v;
+    if (task.is_branch()) {
+      task.own_dk = own.k;
+      task.own_dv = own.v;
+    }
+    task.accumulate = a.dqkv.accumulate;
+    causal_backward(task);
+  };
+  if (a.documents.empty()) {
+    for_each_group<T>(
+        a.qkv, a.heads, a.length, a.first,
+        [&](const CausalTask<T>& task, std::int64_t row, std::int64_t head) { run(task, row, head, row); });
+  } else {
+    for_each_branch<T>(a.qkv, a.heads, a.documents, run);
+  }
 }
 
 }  // namespace bireme::cpu::HWY_NAMESPACE

@@ -60,10 +60,10 @@ HWY_INLINE void transpose_tile(const T* from, std::int64_t stride, std::int64_t 
   hn::StoreU(hn::ConcatUpperUpper(d, high23, high01), d, to + 3 * width);
 }
 
-/// to[c][i] = from[i][c], rows padded with zeros to `width`.
+/// to[c][i] = from[i][c], rows of `to` being `width` apart.
 template <class T, class F>
-void pack_transposed(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t dimension,
-                     std::int64_t width, F* to) {
+void transpose(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t dimension,
+               std::int64_t width, F* to) {
   std::int64_t tiled_rows = 0, tiled = 0;
   if constexpr (std::is_same_v<F, float>) {
     tiled_rows = rows / 4 * 4;
@@ -75,6 +75,13 @@ void pack_transposed(const T* from, std::int64_t stride, std::int64_t rows, std:
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t c = i < tiled_rows ? tiled : 0; c < dimension; ++c)
       to[c * width + i] = static_cast<F>(to_float(from[i * stride + c]));
+}
+
+/// The same, rows padded with zeros to `width`.
+template <class T, class F>
+void pack_transposed(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t dimension,
+                     std::int64_t width, F* to) {
+  transpose(from, stride, rows, dimension, width, to);
   for (std::int64_t c = 0; c < dimension; ++c) std::fill(to + c * width + rows, to + (c + 1) * width, F{0});
 }
 

@@ -96,6 +96,28 @@ void forward(const CausalConvolutionForward& a) {
                 });
 }
 
+/// What the first rows of each sequence pass on to those before them. @param scratch  p, [B·T, C]
+template <class T>
+void before_backward(const CausalConvolutionBackward& a, const PastRows<T>& past, const Lane<T>* weights,
+                     const Lane<T>* scratch) {
+  const Lanes<T> d;
+  const std::int64_t channels = past.channels, kept = past.taps - 1;
+  for (std::int64_t row = 0; row < a.sequences * kept; ++row) {
+    const std::int64_t first = row / kept * past.time, place = row % kept;
+    T* dbefore = a.dbefore.tensor.data<T>() + row * channels;
+    for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
+      auto total = hn::Zero(d);
+      for (std::int64_t t = 0; t <= place && t < past.time; ++t) {
+        const std::int64_t back = t + kept - place;
+        if (past.reach(first + t) < back) continue;
+        total = hn::MulAdd(load(d, weights + back * channels + c, part),
+                           load(d, scratch + (first + t) * channels + c, part), total);
+      }
+      put(d, total, dbefore + c, a.dbefore.accumulate, part);
+    });
+  }
+}
+
 /// First p into `scratch`, with the sums over rows for weights and bias; then dx from p.
 template <class T>
 void backward(const CausalConvolutionBackward& a, Memory& memory) {
@@ -138,6 +160,7 @@ void backward(const CausalConvolutionBackward& a, Memory& memory) {
       }
   }
   sums.total(taps * channels, channels, a.dbias);
+  if (a.dbefore) before_backward<T>(a, past, weights.data(), scratch.data<L>());
   if (!a.dx) return;
   parallel_rows(rows, 2 * channels * std::int64_t{sizeof(L)}, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "core/autograd/tape.h"
+#include "core/ops/sequences.h"
 
 namespace bireme {
 
@@ -23,5 +24,10 @@ Var extract_patches(Tape& tape, const std::vector<Var>& images, int patch, DType
 /// @param starts  [B, T] u8, 1 where a document begins: taps before it read zero. Undefined: nowhere
 Var causal_convolution(Tape& tape, const Var& x, Parameter& weight, Parameter& bias, const Tensor& before,
                        const Tensor& starts, std::int64_t sequences, bool silu);
+
+/// The same over documents that branch: before a branch come the last rows of its trunk.
+/// @param documents  that make up the rows of x, in their order
+Var causal_convolution(Tape& tape, const Var& x, Parameter& weight, Parameter& bias,
+                       const std::vector<Branching>& documents, bool silu);
 
 }  // namespace bireme

@@ -32,6 +32,7 @@ struct CausalConvolutionBackward {
   std::int64_t sequences;
   bool silu;
   Target dx, dweight, dbias;
+  Target dbefore = {};  // [B, K - 1, C], of what came before x
 };
 
 class ConvolutionKernels {

@@ -67,6 +67,20 @@ Var look_up(Tape& tape, const Tensor& tokens, Parameter& table, std::int64_t fir
       });
 }
 
+Var gather_rows(Tape& tape, const Var& x, const Tensor& rows) {
+  for (const std::int32_t row : rows.values<std::int32_t>()) {
+    if (row < 0 || row >= x.value().rows())
+      throw Error(ErrorKind::data, fmt::format("row {} is asked for, there are {}", row, x.value().rows()),
+                  "gather_rows", "check the rows of the batch");
+  }
+  const EmbeddingKernels& kernels = tape.backend().embedding();
+  const Tensor y = tape.empty({rows.elements(), x.value().channels()}, x.dtype());
+  kernels.look_up(LookUpForward{.tokens = rows, .table = x.value(), .first = 0, .y = y});
+  return tape.record("gather_rows", {x}, y, [&kernels, x, rows](const Tensor& dy, Gradients& into) {
+    kernels.look_up(LookUpBackward{.dy = dy, .tokens = rows, .first = 0, .dtable = into[x]});
+  });
+}
+
 Var resize_positions(Tape& tape, Parameter& positions, std::int64_t rows, std::int64_t columns,
                      PositionRule rule, bool identity) {
   const Tensor& value = positions.value();

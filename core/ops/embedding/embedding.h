@@ -18,6 +18,12 @@ Var use(Tape& tape, Parameter& parameter);
 /// @return        [R, C]
 Var look_up(Tape& tape, const Tensor& tokens, Parameter& table, std::int64_t first = 0);
 
+/// Rows of a value, in any order and as often as they are asked for: y[i] = x[rows[i]]. The way back adds
+/// what came for the same row, in order.
+/// @param rows  i32, N elements
+/// @return      [N, C], type of x
+Var gather_rows(Tape& tape, const Var& x, const Tensor& rows);
+
 /// How a grid of position embeddings is sampled at another size.
 enum class PositionRule {
   official,  ///< scale (r + 0.1)/√N₀, as DINO's own code

@@ -172,10 +172,10 @@ class CpuEmbedding final : public EmbeddingKernels {
   explicit CpuEmbedding(Memory& memory) : memory_(memory) {}
 
   void look_up(const LookUpForward& a) const override {
-    dispatch_lane(a.table.dtype(), [&]<class L>(Type<L>) { look_up_forward<L>(a); });
+    dispatch_float(a.table.dtype(), [&]<class T>(Type<T>) { look_up_forward<T>(a); });
   }
   void look_up(const LookUpBackward& a) const override {
-    dispatch_lane(a.dy.dtype(), [&]<class L>(Type<L>) { look_up_backward<L>(a); });
+    dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) { look_up_backward<T>(a); });
   }
   void resize_grid(const ResizeGridForward& a) const override {
     dispatch_lane(a.grid.dtype(), [&]<class L>(Type<L>) {

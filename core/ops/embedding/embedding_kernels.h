@@ -12,7 +12,7 @@ namespace bireme {
 /// y[r] = table[token[r] - first], or 0 where that is no row of the table.
 struct LookUpForward {
   const Tensor& tokens;  // [R] i32
-  const Tensor& table;   // [V, C], fp32 (fp64)
+  const Tensor& table;   // [V, C]: fp32 (fp64); compute type for rows that are gathered
   std::int64_t first;
   const Tensor& y;  // [R, C]
 };

@@ -18,17 +18,17 @@
 HWY_BEFORE_NAMESPACE();
 namespace bireme::cpu::HWY_NAMESPACE {
 
-template <class L>
+template <class T>
 void look_up_forward(const LookUpForward& a) {
   const std::int64_t channels = a.table.channels(), held = a.table.rows();
-  const auto bytes = static_cast<std::size_t>(channels) * sizeof(L);
-  parallel_rows(a.y.rows(), 2 * channels * std::int64_t{sizeof(L)},
+  const auto bytes = static_cast<std::size_t>(channels) * sizeof(T);
+  parallel_rows(a.y.rows(), 2 * channels * std::int64_t{sizeof(T)},
                 [&](std::int64_t begin, std::int64_t end) {
                   for (std::int64_t r = begin; r < end; ++r) {
                     const std::int64_t row = a.tokens.data<std::int32_t>()[r] - a.first;
-                    L* y = a.y.data<L>() + r * channels;
+                    T* y = a.y.data<T>() + r * channels;
                     if (row >= 0 && row < held) {
-                      std::memcpy(y, a.table.data<L>() + row * channels, bytes);
+                      std::memcpy(y, a.table.data<T>() + row * channels, bytes);
                     } else {
                       std::memset(y, 0, bytes);
                     }
@@ -51,14 +51,14 @@ inline std::vector<std::uint64_t> sorted_positions(const Tensor& tokens, std::in
 }
 
 /// One task per token: the sum of its rows of dy, in order, so nothing is ever added to by two threads.
-template <class L>
+template <class T>
 void look_up_backward(const LookUpBackward& a) {
-  const Lanes<L> d;
+  const Lanes<T> d;
   const std::int64_t channels = a.dy.channels(), held = a.dtable.tensor.rows();
-  L* table = a.dtable.tensor.data<L>();
+  T* table = a.dtable.tensor.data<T>();
   if (!a.dtable.accumulate) {
-    parallel_rows(held, channels * std::int64_t{sizeof(L)}, [&](std::int64_t begin, std::int64_t end) {
-      std::fill(table + begin * channels, table + end * channels, L{0});
+    parallel_rows(held, channels * std::int64_t{sizeof(T)}, [&](std::int64_t begin, std::int64_t end) {
+      std::fill(table + begin * channels, table + end * channels, T{});
     });
   }
   const std::vector<std::uint64_t> positions = sorted_positions(a.tokens, a.first, held);
@@ -67,13 +67,13 @@ void look_up_backward(const LookUpBackward& a) {
     if (i == 0 || positions[i] >> 32 != positions[i - 1] >> 32) starts.push_back(i);
   const auto tokens = static_cast<std::int64_t>(starts.size());
   starts.push_back(positions.size());
-  parallel_rows(tokens, 2 * channels * std::int64_t{sizeof(L)}, [&](std::int64_t begin, std::int64_t end) {
+  parallel_rows(tokens, 2 * channels * std::int64_t{sizeof(T)}, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
       const std::size_t start = starts[static_cast<std::size_t>(t)],
                         stop = starts[static_cast<std::size_t>(t) + 1];
-      L* to = table + static_cast<std::int64_t>(positions[start] >> 32) * channels;
+      T* to = table + static_cast<std::int64_t>(positions[start] >> 32) * channels;
       for (std::size_t i = start; i < stop; ++i) {
-        const L* dy = a.dy.data<L>() + static_cast<std::int64_t>(positions[i] & 0xffffffffU) * channels;
+        const T* dy = a.dy.data<T>() + static_cast<std::int64_t>(positions[i] & 0xffffffffU) * channels;
         for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
           store(d, hn::Add(load(d, to + c, part), load(d, dy + c, part)), to + c, part);
         });

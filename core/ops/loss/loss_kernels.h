@@ -73,7 +73,7 @@ struct TokenStatistics {
   const Tensor &sums, &target_logits;  // Σ exp(x - maximum); 0 where the target is not held here
 };
 /// dx = (softmax · (1 + 2·z_loss·log_sum) - one_hot(target) + l2_wrap · maximum · one_hot(argmax)) / count,
-/// times the slope of the cap; 0 in rows without a target.
+/// times the slope of the cap and the row's weight; 0 in rows without a target.
 struct TokenGradient {
   const Tensor &logits, &targets;
   std::int64_t first;
@@ -81,6 +81,7 @@ struct TokenGradient {
   const Tensor &maxima, &argmax, &log_sums;  // of all columns
   double count, z_loss, l2_wrap;
   const Tensor& dlogits;  // [R, V'], type of logits or bf16; may be logits
+  Tensor weights = {};    // [R] fp64; undefined: 1
 };
 /// x = cap · tanh(x / cap), in place.
 struct SoftCap {

@@ -1,66 +1,14 @@
 #include "core/ops/loss/token_loss.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "core/ops/linear/linear_kernels.h"
-#include "core/ops/loss/loss_kernels.h"
+#include "core/ops/loss/token_slices.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
 
 namespace bireme {
 
 namespace {
-
-// Logits that exist at a time. Enough rows for products at full speed (a slice of W's gradient is read and
-// written once for each), few enough to stay in a shared cache for vocabularies of a few thousand.
-constexpr std::int64_t kSliceBytes = std::int64_t{64} << 20;
-constexpr std::int64_t kFewestRows = 64, kMostRows = 512;
-
-DType logit_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
-
-std::int64_t slice_rows(std::int64_t rows, std::int64_t vocabulary) {
-  const std::int64_t fitting = kSliceBytes / (4 * std::max<std::int64_t>(1, vocabulary));
-  return std::min(rows, std::clamp(fitting, kFewestRows, kMostRows));
-}
-
-/// The statistics of a slice's rows over the whole vocabulary, fp64.
-struct RowStatistics {
-  Tensor maxima, argmax, sums, target_logits, log_sums;
-
-  RowStatistics(Memory& memory, std::int64_t rows, bool needs_argmax)
-      : maxima(memory, {rows}, DType::f64),
-        argmax(needs_argmax ? Tensor(memory, {rows}, DType::f64) : Tensor()),
-        sums(memory, {2 * rows}, DType::f64),
-        target_logits(sums.slice(rows, 2 * rows)),
-        log_sums(memory, {rows}, DType::f64) {}
-
-  std::int64_t rows() const { return maxima.elements(); }
-
-  /// From those of this rank's columns. Sums are of exp(logit - the rank's maximum) before, of exp(logit -
-  /// the maximum of all) after.
-  void combine(const ReduceOverColumns& reduce) const {
-    if (reduce) {
-      const std::vector<double> mine(maxima.values<double>().begin(), maxima.values<double>().end());
-      reduce(maxima, RowReduction::max);
-      for (std::int64_t r = 0; r < rows(); ++r) {
-        const double largest = maxima.data<double>()[r], own = mine[static_cast<std::size_t>(r)];
-        sums.data<double>()[r] *= std::exp(own - largest);
-        if (!argmax) continue;
-        // The first of equal maxima is the largest of the negated positions.
-        double& position = argmax.data<double>()[r];
-        position = own == largest ? -position : -std::numeric_limits<double>::max();
-      }
-      reduce(sums, RowReduction::sum);
-      if (argmax) {
-        reduce(argmax, RowReduction::max);
-        for (double& position : argmax.values<double>()) position = -position;
-      }
-    }
-    for (std::int64_t r = 0; r < rows(); ++r)
-      log_sums.data<double>()[r] = maxima.data<double>()[r] + std::log(sums.data<double>()[r]);
-  }
-};
 
 /// Gradients for an incoming gradient of 1, complete when the last slice has been through.
 struct UnitGradients {

@@ -69,11 +69,12 @@ void token_gradient_row(const TokenGradient& a, std::int64_t r) {
   const L* x = a.logits.data<L>() + r * columns;
   G* dx = a.dlogits.data<G>() + r * columns;
   const std::int32_t target = a.targets.data<std::int32_t>()[r];
-  if (target < 0) {
+  const double weight = a.weights ? a.weights.data<double>()[r] : 1;
+  if (target < 0 || weight == 0) {
     std::fill(dx, dx + columns, G{});
     return;
   }
-  const double log_sum = a.log_sums.data<double>()[r], scale = 1 / a.count;
+  const double log_sum = a.log_sums.data<double>()[r], scale = weight / a.count;
   const auto slope = [&](L logit) {  // of the cap at this logit
     const double ratio = a.soft_cap != 0 ? logit / a.soft_cap : 0;
     return 1 - ratio * ratio;

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/base/error.h"
+#include "core/ops/branches/branches.h"
 #include "core/ops/mlstm/mlstm_kernels.h"
 
 namespace bireme {
@@ -125,6 +126,18 @@ MlstmResult mlstm(Tape& tape, const MlstmInputs& in, const MlstmState* initial, 
                   {h, after.memory.value(), after.normalizer.value()}, backward);
   return {.h = results[0],
           .state = {.memory = results[1], .normalizer = results[2], .maximum = after.maximum}};
+}
+
+Var mlstm_of_documents(Tape& tape, const MlstmInputs& in, const MlstmState* initial,
+                       const std::vector<Branching>& documents, const MlstmOptions& options) {
+  MlstmOptions of_piece = options;
+  of_piece.sequences = 1;
+  const auto run = [&](const std::vector<Var>& x, const MlstmState* before, bool /*wants_after*/) {
+    const MlstmResult result =
+        mlstm(tape, {.q = x[0], .k = x[1], .v = x[2], .gates = x[3]}, before, Tensor(), of_piece);
+    return std::pair(result.h, result.state);
+  };
+  return over_branches<MlstmState>(tape, {in.q, in.k, in.v, in.gates}, documents, initial, run);
 }
 
 Tensor mlstm_step(const Backend& backend, const MlstmInputs& in, const MlstmState& state, float epsilon) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/autograd/tape.h"
+#include "core/ops/sequences.h"
 
 namespace bireme {
 
@@ -47,6 +48,12 @@ struct MlstmResult {
 /// @throws Error   when the shapes do not fit together
 MlstmResult mlstm(Tape& tape, const MlstmInputs& inputs, const MlstmState* initial, const Tensor& starts,
                   const MlstmOptions& options);
+
+/// The same over documents that branch: a branch goes on from the state that its trunk ends in.
+/// @param initial  state before each document (of one sequence), or null for an empty one
+/// @return         h
+Var mlstm_of_documents(Tape& tape, const MlstmInputs& inputs, const MlstmState* initial,
+                       const std::vector<Branching>& documents, const MlstmOptions& options);
 
 /// An empty state: C̃ = 0, ñ = 0, m = 0.
 /// @param type  fp32, or fp64 in checks

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/base/error.h"
+#include "core/ops/branches/branches.h"
 #include "core/ops/slstm/slstm_kernels.h"
 
 namespace bireme {
@@ -95,6 +96,17 @@ SlstmResult slstm(Tape& tape, const Var& gates, Parameter& recurrent, Parameter&
       tape.record("slstm", {gates, recurrent, bias, before.h, before.c, before.n},
                   {h, after.h.value(), after.c.value(), after.n.value()}, backward);
   return {.h = results[0], .state = {.h = results[1], .c = results[2], .n = results[3], .m = after.m}};
+}
+
+Var slstm_of_documents(Tape& tape, const Var& gates, Parameter& recurrent, Parameter& bias,
+                       const std::vector<Branching>& documents, const SlstmOptions& options, DType type) {
+  SlstmOptions of_piece = options;
+  of_piece.sequences = 1;
+  const auto run = [&](const std::vector<Var>& x, const SlstmState* before, bool /*wants_after*/) {
+    const SlstmResult result = slstm(tape, x[0], recurrent, bias, before, Tensor(), of_piece, type);
+    return std::pair(result.h, result.state);
+  };
+  return over_branches<SlstmState>(tape, {gates}, documents, nullptr, run);
 }
 
 }  // namespace bireme

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/autograd/tape.h"
+#include "core/ops/sequences.h"
 
 namespace bireme {
 
@@ -40,6 +41,12 @@ struct SlstmResult {
 /// @param type       of h: the compute type
 SlstmResult slstm(Tape& tape, const Var& gates, Parameter& recurrent, Parameter& bias,
                   const SlstmState* initial, const Tensor& starts, const SlstmOptions& options, DType type);
+
+/// The same over documents that branch: each starts with a state of zeros, and a branch goes on from the
+/// state that its trunk ends in.
+/// @return  h
+Var slstm_of_documents(Tape& tape, const Var& gates, Parameter& recurrent, Parameter& bias,
+                       const std::vector<Branching>& documents, const SlstmOptions& options, DType type);
 
 /// All zero.
 SlstmState empty_slstm_state(Memory& memory, std::int64_t sequences, std::int64_t channels, DType type);

@@ -16,6 +16,7 @@ namespace bireme {
 /// @param mu       at most kMostMixtures of [C], fp32 (fp64)
 /// @param carried  [B, C], type of x: read as the tokens before the first, then overwritten with the last
 ///                 ones. No gradient. Undefined: zeros
+/// Where the sequences are documents that branch, the token before the first of a branch is the trunk's last.
 /// @return         one [B·T, C] for each μ
 inline constexpr int kMostMixtures = 3;
 std::vector<Var> token_shift(Tape& tape, const Var& x, const std::vector<Var>& mu, const Sequences& sequences,

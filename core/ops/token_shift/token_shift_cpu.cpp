@@ -95,6 +95,24 @@ void backward_row(const TokenShiftBackward& a, std::int64_t r, Lane<T>* dmu_line
 }
 
 template <class T, std::size_t N>
+void before_backward(const TokenShiftBackward& a) {
+  const Lanes<T> d;
+  const std::int64_t channels = a.x.channels();
+  const auto mu = rows_at<Lane<T>, N>(a.mu, 0);
+  for (std::int64_t b = 0; b < a.sequences.count; ++b) {
+    const std::uint8_t* starts = a.sequences.starts_of(b);
+    const bool is_read = starts == nullptr || starts[0] == 0;
+    const auto dm = rows_at<const T, N>(a.dmixed, b * a.sequences.length * channels);
+    for_vectors(d, channels, [&](std::int64_t c, auto part) HWY_ATTR {
+      auto total = hn::Zero(d);
+      for (std::size_t i = 0; i < N && is_read; ++i)
+        total = hn::MulAdd(hn::Sub(hn::Set(d, 1), load(d, mu[i] + c, part)), load(d, dm[i] + c, part), total);
+      put(d, total, a.dbefore.tensor.data<T>() + b * channels + c, a.dbefore.accumulate, part);
+    });
+  }
+}
+
+template <class T, std::size_t N>
 void backward(const TokenShiftBackward& a, Memory& memory) {
   const std::int64_t channels = a.x.channels();
   PartialSums<Lane<T>> sums(memory, a.sequences.rows(), std::int64_t{N} * channels);
@@ -102,6 +120,7 @@ void backward(const TokenShiftBackward& a, Memory& memory) {
     for (std::int64_t r = begin; r < end; ++r) backward_row<T, N>(a, r, line);
   });
   for (std::size_t i = 0; i < N; ++i) sums.total(static_cast<std::int64_t>(i) * channels, channels, a.dmu[i]);
+  if (a.dbefore) before_backward<T, N>(a);
 }
 
 class CpuTokenShift final : public TokenShiftKernels {

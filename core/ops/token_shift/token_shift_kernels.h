@@ -26,6 +26,7 @@ struct TokenShiftBackward {
   const Tensor& before;  // [B, C], what `carried` was; or undefined
   Target dx;
   const std::vector<Target>& dmu;
+  Target dbefore = {};  // [B, C]: Σ_i (1 - μ_i) ∘ dm_i[0]
 };
 
 class TokenShiftKernels {

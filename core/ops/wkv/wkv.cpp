@@ -1,5 +1,6 @@
 #include "core/ops/wkv/wkv.h"
 
+#include "core/ops/branches/branches.h"
 #include "core/ops/wkv/wkv_kernels.h"
 
 namespace bireme {
@@ -20,6 +21,22 @@ void require_sizes(const WkvArguments& a) {
     require_shape("wkv: starts", a.sequences.starts, {a.sequences.count, a.sequences.length});
 }
 
+Var wkv_of_documents(Tape& tape, const WkvArguments& a) {
+  const auto run = [&](const std::vector<Var>& rkv, const WkvCarry* before, bool wants_after) {
+    const Sequences rows{.count = 1, .length = rkv[0].value().rows()};
+    const WkvResult result = wkv(tape, {.sequences = rows,
+                                        .r = rkv[0],
+                                        .k = rkv[1],
+                                        .v = rkv[2],
+                                        .time_decay = a.time_decay,
+                                        .time_first = a.time_first,
+                                        .initial = before != nullptr ? *before : WkvCarry{},
+                                        .wants_last = wants_after});
+    return std::pair(result.y, result.last);
+  };
+  return over_branches<WkvCarry>(tape, {a.r, a.k, a.v}, a.sequences.documents, nullptr, run);
+}
+
 }  // namespace
 
 WkvState empty_wkv_state(Memory& memory, std::int64_t sequences, std::int64_t channels, DType type) {
@@ -34,6 +51,7 @@ WkvState empty_wkv_state(Memory& memory, std::int64_t sequences, std::int64_t ch
 
 WkvResult wkv(Tape& tape, const WkvArguments& arguments) {
   require_sizes(arguments);
+  if (!arguments.sequences.documents.empty()) return {.y = wkv_of_documents(tape, arguments), .last = {}};
   const auto& [sequences, r, k, v, time_decay, time_first, carried, wants_last] = arguments;
   const Backend& backend = tape.backend();
   const DType type = state_type(k.dtype());

@@ -47,7 +47,7 @@ struct WkvResult {
 /// which has no bound: for the way back only the state at every kWkvChunk-th token is kept. Where there are
 /// few sequences and channels the chunks run beside each other (an associative scan); the choice depends on
 /// the shape alone. Gradients are exact at any T, those of time_decay and time_first summed over batch and
-/// time in a fixed order.
+/// time in a fixed order. Documents that branch start empty; a state before or after them is not handed out.
 /// @throws Error (data) when a size does not fit
 WkvResult wkv(Tape& tape, const WkvArguments& arguments);
 
