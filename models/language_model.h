@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
+#include "core/ops/sequences.h"
 #include "distributed/vocabulary.h"
 #include "models/model.h"
 
@@ -13,6 +15,9 @@ namespace bireme {
 struct TokenInput {
   const Tensor& tokens;  ///< [B, T] i32
   const Tensor& starts;  ///< [B, T] u8, 1 at the first token of a document; undefined: one document each
+  /// Documents that branch, in place of sequences: the tokens are [1, R], and the documents make up these R
+  /// rows in their order. Neither state nor attention reaches from one to another. Empty: as `starts` says.
+  std::span<const Branching> documents = {};
 };
 
 /// How a forward pass is to run.

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/ops/attention/attention_kernels.h"
 #include "core/ops/norm/norm.h"
@@ -22,6 +23,28 @@ AttentionHeads heads_of_rank(const LlamaOptions& options, const Communicator& te
   heads.queries /= tensor.size();
   heads.keys /= tensor.size();
   return heads;
+}
+
+/// The position of each row in its document; branches go on counting from the trunk.
+void number_branches(std::span<const Branching> documents, const Tensor& positions) {
+  std::int32_t* at = positions.data<std::int32_t>();
+  for (const Branching& document : documents) {
+    for (const Branching::Piece& piece : document.pieces()) {
+      const std::int64_t first = piece.is_branch ? document.trunk : 0;
+      std::iota(at + piece.begin, at + piece.begin + piece.length, static_cast<std::int32_t>(first));
+    }
+  }
+}
+
+/// Positions of the longest way from a root to a leaf.
+std::int64_t longest(std::span<const Branching> documents) {
+  std::int64_t length = 0;
+  for (const Branching& document : documents) {
+    std::int64_t branch = 0;
+    for (const std::int64_t rows : document.branches) branch = std::max(branch, rows);
+    length = std::max(length, document.trunk + branch);
+  }
+  return length;
 }
 
 }  // namespace
@@ -58,12 +81,19 @@ RotaryTable Llama::rotary_table(Memory& memory, std::int64_t positions, DType ty
 }
 
 Llama::Rows Llama::rows_of(Memory& memory, const TokenInput& input, DType type) const {
-  const std::int64_t count = input.tokens.elements(), length = input.tokens.shape().back();
+  const std::int64_t count = input.tokens.elements();
+  const std::int64_t length =
+      input.documents.empty() ? input.tokens.shape().back() : longest(input.documents);
   Rows rows{.type = type,
             .length = length,
             .positions = Tensor(memory, {count}, DType::i32),
             .first = input.starts ? Tensor(memory, {count}, DType::i32) : Tensor(),
+            .documents = {input.documents.begin(), input.documents.end()},
             .table = rotary_table(memory, length, type)};
+  if (!rows.documents.empty()) {
+    number_branches(rows.documents, rows.positions);
+    return rows;
+  }
   std::int64_t first = 0;
   for (std::int64_t r = 0; r < count; ++r) {
     const std::int64_t t = r % length;
@@ -81,7 +111,9 @@ Var Llama::norm(Tape& tape, const Var& x, Parameter& gain, const Rows& rows) con
 Var Llama::attend(Tape& tape, const LlamaBlock& block, const Var& y, const Rows& rows) const {
   const Var qkv = rotate(tape, block.queries_keys_values(tape, y), rows.table, rows.positions,
                          heads_.queries + heads_.keys);
-  return block.project(tape, causal_attention(tape, qkv, heads_, rows.length, rows.first));
+  const Var heads = rows.documents.empty() ? causal_attention(tape, qkv, heads_, rows.length, rows.first)
+                                           : causal_attention(tape, qkv, heads_, rows.documents);
+  return block.project(tape, heads);
 }
 
 Var Llama::run_block(Tape& tape, const Var& x, const LlamaBlock& block, const Rows& rows) const {
@@ -132,6 +164,7 @@ Tensor Llama::advance(const Backend& backend, const Tensor& tokens, DecodingStat
             .length = length,
             .positions = tape.empty({tokens.elements()}, DType::i32),
             .first = {},
+            .documents = {},
             .table = rotary_table(backend.memory(), state.capacity(), state.type())};
   for (std::int64_t r = 0; r < tokens.elements(); ++r)
     rows.positions.data<std::int32_t>()[r] =

@@ -45,9 +45,10 @@ class Llama final : public LanguageModel {
   /// What a forward pass needs to know of its rows.
   struct Rows {
     DType type = DType::f32;
-    std::int64_t length = 0;  // T
-    Tensor positions;         // [B·T] i32, within the document
-    Tensor first;             // [B·T] i32: where the document starts in the sequence; undefined: 0
+    std::int64_t length = 0;           // T
+    Tensor positions;                  // [B·T] i32, within the document
+    Tensor first;                      // [B·T] i32: where the document starts in the sequence; undefined: 0
+    std::vector<Branching> documents;  // in place of sequences, where there are any
     RotaryTable table;
   };
   Rows rows_of(Memory& memory, const TokenInput& input, DType type) const;

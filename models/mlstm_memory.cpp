@@ -73,7 +73,9 @@ Var MlstmMemory::read(Tape& tape, const Var& q, const Var& k, const Var& v, cons
     pass.state->mlstm = result.state;
     return result.h;
   }
-  if (options_.kind == XlstmMemory::associative) return mlstm(tape, inputs, nullptr, pass.starts, options).h;
+  if (options_.kind == XlstmMemory::associative)
+    return pass.documents.empty() ? mlstm(tape, inputs, nullptr, pass.starts, options).h
+                                  : mlstm_of_documents(tape, inputs, nullptr, pass.documents, options);
   if (pass.starts)
     throw Error(ErrorKind::usage, "a learned initial state cannot begin in the middle of a sequence",
                 "model.memory",
@@ -82,7 +84,8 @@ Var MlstmMemory::read(Tape& tape, const Var& q, const Var& k, const Var& v, cons
   const MlstmState initial{.memory = for_each_sequence(tape, *memory_, pass.sequences),
                            .normalizer = for_each_sequence(tape, *normalizer_, pass.sequences),
                            .maximum = zeros(tape.backend().memory(), heads, lane_type(q.dtype()))};
-  return mlstm(tape, inputs, &initial, {}, options).h;
+  return pass.documents.empty() ? mlstm(tape, inputs, &initial, {}, options).h
+                                : mlstm_of_documents(tape, inputs, &initial, pass.documents, options);
 }
 
 MlstmState MlstmMemory::make_state(Memory& memory, std::int64_t sequences, DType type) const {

@@ -22,7 +22,10 @@ Initializer head_law(const RwkvOptions& options) {
 }
 
 Sequences sequences_of(const TokenInput& input) {
-  return {.count = input.tokens.shape()[0], .length = input.tokens.shape()[1], .starts = input.starts};
+  return {.count = input.tokens.shape()[0],
+          .length = input.tokens.shape()[1],
+          .starts = input.starts,
+          .documents = {input.documents.begin(), input.documents.end()}};
 }
 
 }  // namespace

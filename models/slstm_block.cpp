@@ -95,19 +95,28 @@ Var SlstmBlock::cell(Tape& tape, const Var& whole, const XlstmPass& pass) const 
   Var u = n;
   if (convolution_ != nullptr) {
     const Tensor before = pass.state != nullptr ? pass.state->convolution : Tensor();
-    u = causal_convolution(tape, n, *convolution_, *convolution_bias_, before, pass.starts, pass.sequences,
-                           true);
+    u = pass.documents.empty()
+            ? causal_convolution(tape, n, *convolution_, *convolution_bias_, before, pass.starts,
+                                 pass.sequences, true)
+            : causal_convolution(tape, n, *convolution_, *convolution_bias_, pass.documents, true);
     if (before)
       pass.state->convolution =
           convolution_memory(tape.backend().memory(), n.value(), before, pass.sequences);
   }
   const DType lane = pass.type == DType::f64 ? DType::f64 : DType::f32;
   const Var gates = block_linear(tape, {{u, input_}, {u, forget_}, {n, z_}, {n, output_}}, lane);
-  const SlstmResult result =
-      slstm(tape, gates, *recurrent_, *bias_, pass.state != nullptr ? &pass.state->slstm : nullptr,
-            pass.starts, {.sequences = pass.sequences, .heads = heads_, .function = function_}, pass.type);
-  if (pass.state != nullptr) pass.state->slstm = result.state;
-  const Var h = group_norm(tape, result.h, heads_, *cell_norm_, kFromOne, kNormEpsilon, pass.type);
+  const SlstmOptions options{.sequences = pass.sequences, .heads = heads_, .function = function_};
+  Var cells;
+  if (pass.documents.empty()) {
+    const SlstmResult result =
+        slstm(tape, gates, *recurrent_, *bias_, pass.state != nullptr ? &pass.state->slstm : nullptr,
+              pass.starts, options, pass.type);
+    if (pass.state != nullptr) pass.state->slstm = result.state;
+    cells = result.h;
+  } else {
+    cells = slstm_of_documents(tape, gates, *recurrent_, *bias_, pass.documents, options, pass.type);
+  }
+  const Var h = group_norm(tape, cells, heads_, *cell_norm_, kFromOne, kNormEpsilon, pass.type);
   return splits_heads_ ? gather_channels(tape, h, tensor_) : h;
 }
 

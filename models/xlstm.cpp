@@ -67,8 +67,11 @@ Var Xlstm::last_norm(Tape& tape, const Var& x, DType type) const {
 }
 
 std::vector<Var> Xlstm::residuals(Tape& tape, const TokenInput& input, const LanguageForward& how) const {
-  const XlstmPass pass{
-      .sequences = input.tokens.shape()[0], .type = how.type, .starts = input.starts, .state = nullptr};
+  const XlstmPass pass{.sequences = input.tokens.shape()[0],
+                       .type = how.type,
+                       .starts = input.starts,
+                       .documents = {input.documents.begin(), input.documents.end()},
+                       .state = nullptr};
   std::vector<Var> streams{embedding_->forward(tape, input.tokens)};
   for (const auto& block : blocks_) {
     const Var& x = streams.back();

@@ -21,8 +21,9 @@ struct XlstmLayerState {
 struct XlstmPass {
   std::int64_t sequences = 1;  ///< B
   DType type = DType::f32;
-  Tensor starts;                     ///< [B, T] u8, or undefined
-  XlstmLayerState* state = nullptr;  ///< in inference: where to go on, moved on
+  Tensor starts;                          ///< [B, T] u8, or undefined
+  std::vector<Branching> documents = {};  ///< in place of sequences, where there are any
+  XlstmLayerState* state = nullptr;       ///< in inference: where to go on, moved on
 };
 
 /// A residual block: [B·T, D] fp32 (fp64) to the same.

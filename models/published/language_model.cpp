@@ -19,10 +19,7 @@ namespace {
 struct LlamaFolder {
   using Model = Llama;
   using Published = PublishedLlama;
-  static LoadedLlama load(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,
-                          const ParameterSet::BuildOptions& build) {
-    return load_llama(folder, memory, tensor, build);
-  }
+  static PublishedLlama read(const std::filesystem::path& folder) { return describe_llama(folder); }
   static void import(const std::filesystem::path& folder, Llama& model) { import_llama(folder, model); }
   static std::vector<PublishedTensor> tensors(const Llama& model) { return llama_tensors(model.options()); }
   static std::vector<Document> documents(const PublishedLlama& published, DType type) {
@@ -36,10 +33,7 @@ struct LlamaFolder {
 struct RwkvFolder {
   using Model = Rwkv;
   using Published = PublishedRwkv;
-  static LoadedRwkv load(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,
-                         const ParameterSet::BuildOptions& build) {
-    return load_rwkv(folder, memory, tensor, build);
-  }
+  static PublishedRwkv read(const std::filesystem::path& folder) { return read_rwkv(folder); }
   static void import(const std::filesystem::path& folder, Rwkv& model) { import_rwkv(folder, model); }
   static std::vector<PublishedTensor> tensors(const Rwkv& model) { return rwkv_tensors(model.options()); }
   static std::vector<Document> documents(const PublishedRwkv& published, DType type) {
@@ -53,10 +47,7 @@ struct RwkvFolder {
 struct XlstmFolder {
   using Model = Xlstm;
   using Published = PublishedXlstm;
-  static LoadedXlstm load(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,
-                          const ParameterSet::BuildOptions& build) {
-    return load_xlstm(folder, memory, tensor, build);
-  }
+  static PublishedXlstm read(const std::filesystem::path& folder) { return read_xlstm(folder); }
   static void import(const std::filesystem::path& folder, Xlstm& model) { import_xlstm(folder, model); }
   static std::vector<PublishedTensor> tensors(const Xlstm& model) { return xlstm_tensors(model); }
   static std::vector<Document> documents(const PublishedXlstm& published, DType type) {
@@ -143,20 +134,11 @@ PublishedXlstm published_xlstm(const LanguageModelSettings& s) {
       .end_token = s.end_token};
 }
 
-/// A model of these settings.
+/// A model of these settings, not built.
 template <class Folder>
 std::unique_ptr<PublishedLanguageModel> make(typename Folder::Published published, Communicator& tensor) {
   auto model = std::make_unique<typename Folder::Model>(published.options, tensor);
   return std::make_unique<PublishedAs<Folder>>(std::move(published), std::move(model));
-}
-
-/// The model of a folder.
-template <class Folder>
-std::unique_ptr<PublishedLanguageModel> open_as(const std::filesystem::path& folder, Memory& memory,
-                                                Communicator& tensor,
-                                                const ParameterSet::BuildOptions& build) {
-  auto loaded = Folder::load(folder, memory, tensor, build);
-  return std::make_unique<PublishedAs<Folder>>(std::move(loaded.published), std::move(loaded.model));
 }
 
 }  // namespace
@@ -170,15 +152,23 @@ std::unique_ptr<PublishedLanguageModel> make_language_model(const LanguageModelS
               "choose rwkv, xlstm or llama");
 }
 
+std::unique_ptr<PublishedLanguageModel> describe_language_model(const std::filesystem::path& folder,
+                                                                Communicator& tensor) {
+  const std::string_view type = model_type_of(folder).name;
+  if (type == "rwkv") return make<RwkvFolder>(RwkvFolder::read(folder), tensor);
+  if (type == "xlstm") return make<XlstmFolder>(XlstmFolder::read(folder), tensor);
+  if (type == "llama") return make<LlamaFolder>(LlamaFolder::read(folder), tensor);
+  throw Error(ErrorKind::checkpoint, fmt::format("the folder holds a {}, which is no language model", type),
+              folder.string(), "give a folder of a language model");
+}
+
 std::unique_ptr<PublishedLanguageModel> open_language_model(const std::filesystem::path& folder,
                                                             Memory& memory, Communicator& tensor,
                                                             const ParameterSet::BuildOptions& build) {
-  const std::string_view type = model_type_of(folder).name;
-  if (type == "rwkv") return open_as<RwkvFolder>(folder, memory, tensor, build);
-  if (type == "xlstm") return open_as<XlstmFolder>(folder, memory, tensor, build);
-  if (type == "llama") return open_as<LlamaFolder>(folder, memory, tensor, build);
-  throw Error(ErrorKind::checkpoint, fmt::format("the folder holds a {}, which is no language model", type),
-              folder.string(), "give a folder of a language model");
+  std::unique_ptr<PublishedLanguageModel> published = describe_language_model(folder, tensor);
+  published->build(memory, build);
+  published->import(folder);
+  return published;
 }
 
 void export_language_model(const std::filesystem::path& folder, const PublishedLanguageModel& published,

@@ -52,6 +52,12 @@ class PublishedLanguageModel {
 std::unique_ptr<PublishedLanguageModel> make_language_model(const LanguageModelSettings& settings,
                                                             Communicator& tensor);
 
+/// A model of the kind and sizes of a Hugging Face folder or checkpoint, not built yet: parameters can still
+/// be added. Its weights come with build() and import(folder).
+/// @throws Error (checkpoint) naming what the folder lacks, or that it holds no language model
+std::unique_ptr<PublishedLanguageModel> describe_language_model(const std::filesystem::path& folder,
+                                                                Communicator& tensor);
+
 /// The model of a Hugging Face folder or checkpoint, with its weights.
 /// @param build  types and buffers of the parameters
 /// @throws Error (checkpoint) naming what the folder lacks, or that it holds no language model

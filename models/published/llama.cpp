@@ -103,15 +103,19 @@ void import_llama(const std::filesystem::path& folder, Llama& model) {
                  model.parameters(), folder.string());
 }
 
+PublishedLlama describe_llama(const std::filesystem::path& folder) {
+  PublishedLlama published = read_llama(folder);
+  if (published.options.tie_embeddings) {
+    const SafetensorsFolder source = SafetensorsFolder::open(folder);
+    if (has_other_head(source, llama_names(source.names(), true))) published.options.tie_embeddings = false;
+  }
+  return published;
+}
+
 LoadedLlama load_llama(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,
                        const ParameterSet::BuildOptions& build) {
-  LoadedLlama loaded{.published = read_llama(folder), .model = nullptr};
-  LlamaOptions& options = loaded.published.options;
-  if (options.tie_embeddings) {
-    const SafetensorsFolder source = SafetensorsFolder::open(folder);
-    if (has_other_head(source, llama_names(source.names(), true))) options.tie_embeddings = false;
-  }
-  loaded.model = std::make_unique<Llama>(options, tensor);
+  LoadedLlama loaded{.published = describe_llama(folder), .model = nullptr};
+  loaded.model = std::make_unique<Llama>(loaded.published.options, tensor);
   loaded.model->build(memory, build);
   import_llama(folder, *loaded.model);
   return loaded;

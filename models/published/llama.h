@@ -24,6 +24,8 @@ struct PublishedLlama {
 /// rope_theta with rope_scaling.
 /// @throws Error (checkpoint) naming file and key for another kind of model and for values that cannot be
 PublishedLlama read_llama(const std::filesystem::path& folder);
+/// The same for a folder with weights: a head that is said to be tied, but is stored, is not tied.
+PublishedLlama describe_llama(const std::filesystem::path& folder);
 /// config.json, in both spellings, and generation_config.json.
 std::vector<Document> llama_documents(const PublishedLlama& published, DType type);
 
@@ -41,7 +43,7 @@ struct LoadedLlama {
   PublishedLlama published;
   std::unique_ptr<Llama> model;
 };
-/// A model from a folder. One that says that its head is tied, but stores another one, is taken as untied.
+/// A model from a folder.
 /// @param build  types and buffers of the parameters
 LoadedLlama load_llama(const std::filesystem::path& folder, Memory& memory, Communicator& tensor,
                        const ParameterSet::BuildOptions& build = {.gradients = false});
