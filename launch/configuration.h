@@ -59,6 +59,21 @@ struct Configuration {
     double center_momentum = 0.9;
     std::int64_t freeze_last_layer_steps = 0;
     double z_loss = 0, l2_wrap = 0;
+    double beta = 0.1, gamma = 1, label_smoothing = 0, lambda = 0.1, log_prob_ceiling = -1e-6;
+    bool length_normalise = false, share_prompts = true;
+    std::string nll_scope = "completion", nll_reduction = "token";
+    std::string kl_pairing = "previous_other_prompt";
+    double desirable_weight = 1, undesirable_weight = 1;
+    double tau = 1;
+    bool rescale_policy = true;
+    std::string variant = "value", value = "separate";
+    bool value_detach = false;
+    double value_learning_rate = 0;
+    std::int64_t value_warmup_steps = 0;
+    std::string reward_normalise = "standard";
+    double reward_scale = 1, reward_clip = 0;
+    std::string reference;
+    std::int64_t diagnostics_every = 100, variance_every = 0;
   } objective;
 
   struct Optimizer {

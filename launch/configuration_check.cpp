@@ -99,12 +99,38 @@ void check_language(const Configuration& configuration, const Check& check) {
       "model.kv_heads", "model.heads", "choose model.kv_heads from " + divisors(model.heads, 1024));
 }
 
-/// A key of another kind of model would be read by nothing.
+void check_alignment(const Configuration& configuration, const Check& check) {
+  const auto& objective = configuration.objective;
+  const bool needs_whole_step = objective.type == "dro" && objective.variant != "value";
+  check.require(!needs_whole_step || configuration.parallel.accumulate == 1,
+                fmt::format("objective.variant is \"{}\", but parallel.accumulate is {}", objective.variant,
+                            configuration.parallel.accumulate),
+                "objective.variant", "parallel.accumulate",
+                "values of the whole batch need it in one part: set parallel.accumulate to 1");
+  check.require(!needs_whole_step || configuration.data.batch_size > 1,
+                fmt::format("objective.variant is \"{}\", but data.batch_size is 1", objective.variant),
+                "objective.variant", "data.batch_size",
+                "a single answer has nothing to be compared with: choose a larger batch");
+  check.require(objective.value_warmup_steps == 0 || objective.variant == "value",
+                "objective.value_warmup_steps is given, but objective.variant has no value function",
+                "objective.value_warmup_steps", "objective.variant", "leave out one of them");
+  check.require(objective.value_learning_rate == 0 || configuration.optimizer.learning_rate > 0,
+                "objective.value_learning_rate is given, but optimizer.learning_rate is 0",
+                "objective.value_learning_rate", "optimizer.learning_rate",
+                "train the value function alone with objective.value_warmup_steps");
+}
+
+/// A key of another kind of model or objective would be read by nothing.
 void check_topics(const Configuration& configuration, const Origins& origins) {
   const Topic topic = topic_of(configuration);
   for (const Key& key : key_table()) {
     const std::string name(key.name);
-    if (key.applies_to(topic) || origins.source(name) == Origins::defaults) continue;
+    if (key.applies_to(configuration) || origins.source(name) == Origins::defaults) continue;
+    if (key.applies_to(topic))
+      throw Error(
+          ErrorKind::usage,
+          fmt::format("{} has no meaning for objective.type \"{}\"", name, configuration.objective.type),
+          origins.where(name), "remove it; `bireme train --help-config` says what each key is for");
     throw Error(
         ErrorKind::usage,
         fmt::format("{} has no meaning for model.type \"{}\"", name, configuration.model.type),
@@ -125,8 +151,10 @@ void check_consistency(const Configuration& configuration, const Origins& origin
   check.require((objective.type == "dino") != reads_text,
                 fmt::format("objective.type is \"{}\", but model.type is \"{}\"", objective.type, model.type),
                 "objective.type", "model.type",
-                reads_text ? "train a language model with objective.type = \"language_model\""
-                           : "train a vision transformer with objective.type = \"dino\"");
+                reads_text
+                    ? "train a language model with objective.type = \"language_model\", or align it with "
+                      "sft, orpo, dpo, ipo, kto, simpo or dro"
+                    : "train a vision transformer with objective.type = \"dino\"");
   if (model.type != "rwkv") {
     check.require(
         model.embed_dim % model.heads == 0 || model.head_dim > 0,
@@ -149,6 +177,7 @@ void check_consistency(const Configuration& configuration, const Origins& origin
                 "run.epochs", "say how long to train with one of them");
   if (reads_text) {
     check_language(configuration, check);
+    if (is_alignment(objective.type)) check_alignment(configuration, check);
   } else {
     check_pictures(configuration, check);
   }
@@ -179,10 +208,15 @@ std::vector<std::string> configuration_warnings(const Configuration& configurati
           "objective.freeze_last_layer_steps {} is not shorter than run.steps {}: the prototypes never train",
           objective.freeze_last_layer_steps, run.steps));
   }
+  const bool aligns = is_alignment(objective.type);
+  if (aligns && model.init.empty())
+    warnings.emplace_back("model.init is not given: alignment begins with random weights");
   if (run.evaluate_every > 0 && (reads_text ? data.validation : data.evaluation_train).empty())
     warnings.emplace_back(
-        reads_text ? "no perplexity during training: data.validation is not given"
-                   : "no k-NN during training: data.evaluation_train and data.evaluation_test are not given");
+        aligns ? "no ranking accuracy during training: data.validation is not given"
+        : reads_text
+            ? "no perplexity during training: data.validation is not given"
+            : "no k-NN during training: data.evaluation_train and data.evaluation_test are not given");
   return warnings;
 }
 

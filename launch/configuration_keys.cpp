@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <array>
 
 namespace bireme {
 
@@ -46,6 +47,8 @@ constexpr Topic language = Topic::language;
 constexpr Topic rwkv = Topic::rwkv;
 constexpr Topic xlstm = Topic::xlstm;
 constexpr Topic llama = Topic::llama;
+constexpr Aim text = Aim::text;
+constexpr Aim alignment = Aim::alignment;
 
 Allowed anything() { return {}; }
 Allowed at_least(double low) { return {.low = low, .words = {}}; }
@@ -55,6 +58,8 @@ Allowed between(double low, double high) { return {.low = low, .high = high, .wo
 Allowed below_one() { return {.low = 0, .high = 1, .high_is_open = true, .words = {}}; }
 Allowed share() { return {.low = 0, .high = 1, .low_is_open = true, .words = {}}; }
 Allowed one_of(std::vector<std::string> words) { return {.words = std::move(words)}; }
+
+constexpr std::array<std::string_view, 7> kAlignment = {"sft", "orpo", "dpo", "ipo", "kto", "simpo", "dro"};
 
 std::vector<Key> make_table() {
   const Allowed probability = between(0, 1);
@@ -191,16 +196,22 @@ std::vector<Key> make_table() {
        "Standard deviation of each channel, divided out of the pixels; empty for the dataset's own.",
        pictures},
       {"data.validation", data<&Data::validation>, anything(), execution, "",
-       "Dataset of text that the perplexity during training is measured on; empty for none.", language},
+       "Dataset that is evaluated during training: text for its perplexity, pairs of answers for their "
+       "ranking; "
+       "empty for none.",
+       language},
       {"data.validation_sequences", data<&Data::validation_sequences>, at_least(1), execution, "sequences",
-       "Sequences of it that each of these measurements takes, from the beginning.", language},
+       "Sequences of it that each of these measurements takes, from the beginning.", language, text},
       {"data.documents_apart", data<&Data::documents_apart>, anything(), mathematics, "",
-       "Keep state and attention from reaching across the borders of documents.", language},
+       "Keep state and attention from reaching across the borders of documents.", language, text},
 
-      {"objective.type", objective<&Objective::type>, one_of({"dino", "language_model", "judge"}),
+      {"objective.type", objective<&Objective::type>,
+       one_of({"dino", "language_model", "sft", "orpo", "dpo", "ipo", "kto", "simpo", "dro", "judge"}),
        mathematics, "",
        "What is learnt: self-distillation of pictures without labels (DINO), the next token of text, or "
-       "which of two answers people prefer (a judge)."},
+       "answers to prompts: to imitate them (sft), to prefer chosen over rejected ones (orpo, dpo, ipo, "
+       "simpo), "
+       "single ones by their label (kto) or score (dro), or to tell which of two people prefer (judge)."},
       {"objective.student_temperature", objective<&Objective::student_temperature>, above(0), mathematics, "",
        "Temperature of the student's softmax.", pictures},
       {"objective.teacher_temperature_start", objective<&Objective::teacher_temperature_start>, above(0),
@@ -222,10 +233,95 @@ std::vector<Key> make_table() {
       {"objective.freeze_last_layer_steps", objective<&Objective::freeze_last_layer_steps>, at_least(0),
        mathematics, "steps", "Steps at the start in which the prototypes do not train.", pictures},
       {"objective.z_loss", objective<&Objective::z_loss>, at_least(0), mathematics, "",
-       "Weight of the squared logarithm of the softmax's denominator, which keeps logits small.", language},
+       "Weight of the squared logarithm of the softmax's denominator, which keeps logits small.", language,
+       text},
       {"objective.l2_wrap", objective<&Objective::l2_wrap>, at_least(0), mathematics, "",
        "Weight of half the squared largest logit, in gradients only (L2Wrap of RWKV's recipe: 1e-4).",
-       language},
+       language, text},
+      {"objective.reference", objective<&Objective::reference>, anything(), execution, "",
+       "Model folder whose log-probabilities answers are compared with (dpo, ipo, kto, dro); empty is "
+       "model.init.",
+       language, alignment},
+      {"objective.share_prompts", objective<&Objective::share_prompts>, anything(), execution, "",
+       "Compute a prompt once for all of its answers; false computes it for each, with the same result.",
+       language, alignment},
+      {"objective.beta", objective<&Objective::beta>, above(0), mathematics, "",
+       "Strength of the pull towards the reference: of the log ratio (dpo, kto), of the gap 1 / (2 beta) "
+       "(ipo), "
+       "or of the average log-probability (simpo).",
+       language, alignment},
+      {"objective.gamma", objective<&Objective::gamma>, at_least(0), mathematics, "",
+       "What the reference counts for (dpo; 1 is DPO, 0 ignores it), or the margin of the reward (simpo).",
+       language, alignment},
+      {"objective.label_smoothing", objective<&Objective::label_smoothing>, between(0, 0.5), mathematics, "",
+       "Share of pairs that are taken to be labelled the wrong way round (dpo).", language, alignment},
+      {"objective.length_normalise", objective<&Objective::length_normalise>, anything(), mathematics, "",
+       "Compare log ratios per token and not of whole answers (ipo, dro).", language, alignment},
+      {"objective.lambda", objective<&Objective::lambda>, at_least(0), mathematics, "",
+       "Weight of the odds ratio beside the likelihood (orpo).", language, alignment},
+      {"objective.log_prob_ceiling", objective<&Objective::log_prob_ceiling>, between(-1, -1e-12),
+       mathematics, "nats",
+       "Average log-probability above which an answer counts as no more likely (orpo), so that certainty "
+       "stays "
+       "finite.",
+       language, alignment},
+      {"objective.nll_scope", objective<&Objective::nll_scope>, one_of({"completion", "sequence"}),
+       mathematics, "", "Tokens that likelihood imitates: the answer's, or the prompt's as well (sft, orpo).",
+       language, alignment},
+      {"objective.nll_reduction", objective<&Objective::nll_reduction>, one_of({"token", "sequence"}),
+       mathematics, "",
+       "Likelihood as a mean over all tokens of a step, or over records of their means (sft, orpo).",
+       language, alignment},
+      {"objective.kl_pairing", objective<&Objective::kl_pairing>,
+       one_of({"previous_other_prompt", "previous", "dataset", "none"}), mathematics, "",
+       "Whose answers stand in for those to a prompt where kto estimates its reference point: of the record "
+       "before in the batch with another prompt, of the one before whatever its prompt, of the one before in "
+       "the dataset, or none.",
+       language, alignment},
+      {"objective.desirable_weight", objective<&Objective::desirable_weight>, at_least(0), mathematics, "",
+       "Weight of answers that are liked (kto).", language, alignment},
+      {"objective.undesirable_weight", objective<&Objective::undesirable_weight>, at_least(0), mathematics,
+       "", "Weight of answers that are not (kto).", language, alignment},
+      {"objective.tau", objective<&Objective::tau>, above(0), mathematics, "",
+       "Strength of the pull towards the reference (dro): the log ratio that a reward of tau is worth is 1.",
+       language, alignment},
+      {"objective.rescale_policy", objective<&Objective::rescale_policy>, anything(), mathematics, "",
+       "Divide the policy's gradient by tau, as the paper does (dro).", language, alignment},
+      {"objective.variant", objective<&Objective::variant>, one_of({"value", "batch", "group"}), mathematics,
+       "",
+       "What rewards are compared with (dro): a value function of the prompt, the mean of the batch, or the "
+       "other answers to the prompt.",
+       language, alignment},
+      {"objective.value", objective<&Objective::value>, one_of({"separate", "shared", "constant"}),
+       mathematics, "",
+       "The value function (dro): a network of its own, a head on the policy's hidden vectors, or one "
+       "number.",
+       language, alignment},
+      {"objective.value_detach", objective<&Objective::value_detach>, anything(), mathematics, "",
+       "Keep a shared value function's gradient out of the policy.", language, alignment},
+      {"objective.value_learning_rate", objective<&Objective::value_learning_rate>, at_least(0), mathematics,
+       "", "Learning rate of the value function after warm-up; 0 is twice the policy's.", language,
+       alignment},
+      {"objective.value_warmup_steps", objective<&Objective::value_warmup_steps>, at_least(0), mathematics,
+       "steps", "Steps at the start in which the value function trains alone.", language, alignment},
+      {"objective.reward_normalise", objective<&Objective::reward_normalise>, one_of({"standard", "none"}),
+       mathematics, "",
+       "Bring the scores of the dataset to mean 0 and variance 1, or leave them as they are (dro).", language,
+       alignment},
+      {"objective.reward_scale", objective<&Objective::reward_scale>, above(0), mathematics, "",
+       "Factor of the rewards after that (dro).", language, alignment},
+      {"objective.reward_clip", objective<&Objective::reward_clip>, at_least(0), mathematics,
+       "standard deviations", "Largest magnitude of a normalised reward (dro); 0 does not clip.", language,
+       alignment},
+      {"objective.diagnostics_every", objective<&Objective::diagnostics_every>, at_least(0), execution,
+       "steps",
+       "Steps between two rows of diagnostics that cost a pass of their own, and of diagnostics.h5 (orpo); 0 "
+       "makes none.",
+       language, alignment},
+      {"objective.variance_every", objective<&Objective::variance_every>, at_least(0), execution, "steps",
+       "Steps between two measurements of the policy gradient's variance with and without the value function "
+       "(dro); 0 makes none.",
+       language, alignment},
 
       {"optimizer.learning_rate", optimizer<&Optimizer::learning_rate>, at_least(0), mathematics, "",
        "Learning rate after warm-up, for the batch size as it is (no scaling rule is applied)."},
@@ -279,7 +375,8 @@ std::vector<Key> make_table() {
       {"run.keep_checkpoints", run<&Run::keep_checkpoints>, at_least(1), execution, "",
        "Newest checkpoints that stay on disk."},
       {"run.evaluate_every", run<&Run::evaluate_every>, at_least(0), execution, "steps",
-       "Steps between two evaluations (k-NN of pictures, perplexity of text); 0 makes none."},
+       "Steps between two evaluations (k-NN of pictures, perplexity of text, ranking of answers); 0 makes "
+       "none."},
       {"run.device", run<&Run::device>, one_of({"auto", "cpu", "cuda"}), execution, "",
        "Where to compute; auto takes a GPU when there is one."},
       {"run.threads", run<&Run::threads>, between(0, 4096), execution, "threads",
@@ -298,6 +395,10 @@ std::vector<Key> make_table() {
 Topic topic_of(const Configuration& configuration) {
   const std::string& type = configuration.model.type;
   return type == "rwkv" ? rwkv : type == "xlstm" ? xlstm : type == "llama" ? llama : pictures;
+}
+
+bool is_alignment(std::string_view objective) {
+  return std::ranges::find(kAlignment, objective) != kAlignment.end();
 }
 
 bool is_language(const Configuration& configuration) { return topic_of(configuration) != pictures; }

@@ -52,6 +52,12 @@ bool is_language(const Configuration& configuration);
 /// "", "Pictures", "Language models", "RWKV, xLSTM" and so on, for the reference of keys.
 std::string topic_name(Topic topic);
 
+/// What kinds of objective a key of language models has a meaning for: text as one stream, or prompts with
+/// answers.
+enum class Aim { any, text, alignment };
+/// Whether an objective learns from prompts with answers.
+bool is_alignment(std::string_view objective);
+
 /// One row of the option table: the only place that knows a key.
 struct Key {
   std::string_view name;  ///< "section.key"
@@ -61,9 +67,14 @@ struct Key {
   std::string_view unit;  ///< empty for pure numbers, words and switches
   std::string_view help;  ///< one sentence
   Topic topic = Topic::any;
+  Aim aim = Aim::any;
 
   bool applies_to(Topic run) const {
     return (static_cast<unsigned>(topic) & static_cast<unsigned>(run)) != 0;
+  }
+  bool applies_to(const Configuration& run) const {
+    return applies_to(topic_of(run)) &&
+           (aim == Aim::any || (aim == Aim::alignment) == is_alignment(run.objective.type));
   }
   ConstantPlace value_in(const Configuration& configuration) const;
   std::string_view section() const { return name.substr(0, name.find('.')); }

@@ -27,6 +27,22 @@ void fill_language_model(Configuration& c, const Origins& origins) {
   if (is_rwkv) fill("objective.l2_wrap", c.objective.l2_wrap, 1e-4);
 }
 
+/// Small steps from a model that can do something already, and what the papers have where they differ.
+void fill_alignment(Configuration& c, const Origins& origins) {
+  const auto fill = [&](const char* key, auto& member, const auto& value) {
+    if (origins.source(key) == Origins::defaults) member = value;
+  };
+  const std::string& type = c.objective.type;
+  fill("optimizer.learning_rate", c.optimizer.learning_rate, 1e-4);
+  fill("optimizer.minimum_learning_rate", c.optimizer.minimum_learning_rate, 1e-5);
+  fill("optimizer.weight_decay", c.optimizer.weight_decay, 0.01);
+  fill("optimizer.beta2", c.optimizer.beta2, 0.999);
+  fill("objective.l2_wrap", c.objective.l2_wrap, 0.0);
+  if (type == "simpo") fill("objective.beta", c.objective.beta, 2.0);
+  if (type == "ipo") fill("objective.length_normalise", c.objective.length_normalise, true);
+  if (type == "orpo") fill("objective.nll_scope", c.objective.nll_scope, "sequence");
+}
+
 void fill_size(Configuration& configuration, const Origins& origins) {
   if (configuration.model.size == "custom") return;
   const VisionTransformerOptions size = vision_transformer_size(configuration.model.size);
@@ -44,6 +60,7 @@ void fill_size(Configuration& configuration, const Origins& origins) {
 void apply_presets(Configuration& configuration, const Origins& origins) {
   if (is_language(configuration)) {
     fill_language_model(configuration, origins);
+    if (is_alignment(configuration.objective.type)) fill_alignment(configuration, origins);
   } else {
     fill_size(configuration, origins);
   }

@@ -39,17 +39,34 @@ struct ValueText {
   }
 };
 
-/// What model.type changes of the defaults, as the page of all keys says it.
-std::string language_defaults() {
-  const Configuration pictures = parse_configuration("", ""),
-                      language = parse_configuration("model.type = \"llama\"", "");
+/// The keys whose values differ between two configurations, with those of the second.
+std::string changed_defaults(const std::string& first, const std::string& second) {
+  const Configuration a = parse_configuration(first, ""), b = parse_configuration(second, "");
   std::string list;
   for (const Key& key : key_table()) {
-    const std::string before = value_text(key.value_in(pictures)), after = value_text(key.value_in(language));
-    if (before == after || key.name == "model.type") continue;
+    const std::string before = value_text(key.value_in(a)), after = value_text(key.value_in(b));
+    if (before == after || key.name == "model.type" || (!first.empty() && key.name == "objective.type"))
+      continue;
     list += fmt::format("{}`{}` {}", list.empty() ? "" : ", ", key.name, after);
   }
-  return list + "; RWKV also `optimizer.beta2` 0.99 and `objective.l2_wrap` 0.0001";
+  return list;
+}
+
+/// What model.type changes of the defaults, as the page of all keys says it.
+std::string language_defaults() {
+  return changed_defaults("", "model.type = \"llama\"") +
+         "; RWKV also `optimizer.beta2` 0.99 and `objective.l2_wrap` 0.0001";
+}
+
+/// What alignment changes of those.
+std::string alignment_defaults() {
+  const std::string llama = "model.type = \"llama\"\n";
+  const auto changes = [&](const char* objective) {
+    return changed_defaults(llama, llama + fmt::format("objective.type = \"{}\"", objective));
+  };
+  return changes("dpo") +
+         "; simpo also `objective.beta` 2, ipo `objective.length_normalise` true, orpo "
+         "`objective.nll_scope` \"sequence\"";
 }
 
 }  // namespace
@@ -72,7 +89,7 @@ std::string to_toml(const Configuration& configuration) {
   std::string text;
   std::string_view section;
   for (const Key& key : key_table()) {
-    if (!key.applies_to(topic_of(configuration))) continue;
+    if (!key.applies_to(configuration)) continue;
     if (key.section() != section) {
       text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", key.section());
       section = key.section();
@@ -96,8 +113,12 @@ std::string configuration_reference() {
       "they may differ when a run resumes. A key that begins with kinds of models is refused for others, "
       "where "
       "it has no\n"
-      "meaning. Language models (`model.type` other than vit) have defaults of their own: " +
-      language_defaults() +
+      "meaning; so is, among language models, one of text (objective language_model) or of alignment (sft, "
+      "orpo, "
+      "dpo, ipo,\n"
+      "kto, simpo, dro) for the other. Language models (`model.type` other than vit) have defaults of their "
+      "own: " +
+      language_defaults() + ". Alignment changes of these: " + alignment_defaults() +
       ".\n\n"
       "This page is the output of `bireme train --help-config`.\n";
   const Configuration defaults;
@@ -110,7 +131,9 @@ std::string configuration_reference() {
     const ConstantPlace value = key.value_in(defaults);
     const std::string unit = key.unit.empty() ? "" : fmt::format(", {}", key.unit);
     const std::string allowed = key.allowed.text();
-    const std::string topic = topic_name(key.topic);
+    const std::string topic = key.aim == Aim::text        ? "Text"
+                              : key.aim == Aim::alignment ? "Alignment"
+                                                          : topic_name(key.topic);
     text += fmt::format(
         "| `{}`{} | {}{} | `{}` | {}{}{} |\n", key.short_name(), key.effect == Effect::execution ? " *" : "",
         type_name(value), unit, value_text(value), topic.empty() ? "" : topic + ": ", key.help,

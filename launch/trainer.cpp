@@ -45,50 +45,83 @@ Trainer::Trainer(const Configuration& configuration, const Context& context, Obj
       objective_(objective),
       steps_(steps),
       learning_rate_(learning_rate_schedule(configuration, steps)),
-      optimizer_(make_optimizer(configuration, context, objective.parameters())),
-      sync_(objective.parameters(), context.mesh->data(), configuration.parallel.bucket_bytes) {}
+      model_(make_network(objective.parameters())) {
+  if (const TrainedNetwork* companion = objective.companion())
+    companion_.emplace(make_network(companion->parameters));
+}
+
+Trainer::Network Trainer::make_network(ParameterSet& parameters) const {
+  return {.parameters = parameters,
+          .optimizer = make_optimizer(configuration_, context_, parameters),
+          .sync = GradientSync(parameters, context_.mesh->data(), configuration_.parallel.bucket_bytes)};
+}
+
+ClippedGradients Trainer::clip(const Network& network) const {
+  const auto& o = configuration_.optimizer;
+  Communicator& tensor = context_.mesh->tensor();
+  return clip_gradients(*context_.backend, network.parameters,
+                        {.type = o.clip_type == "global" ? ClipType::global : ClipType::parameter,
+                         .limit = o.clip_norm,
+                         .scale = objective_.gradient_scale()},
+                        [&](const Tensor& squares) { tensor.all_reduce(squares, Reduce::sum).wait(); });
+}
+
+void Trainer::move(Network& network, double learning_rate, std::int64_t step,
+                   const ClippedGradients& clipped) {
+  const auto& o = configuration_.optimizer;
+  network.optimizer.step(learning_rate, cosine_between(o.weight_decay, o.weight_decay_end, step, steps_),
+                         clipped.scales);
+}
 
 StepReport Trainer::step(std::int64_t step, const std::function<Batch()>& next) {
   const auto parts = configuration_.parallel.accumulate;
   StepReport report{.learning_rate = learning_rate_.at(step)};
-  ParameterSet& parameters = objective_.parameters();
   objective_.begin(step);
-  parameters.begin_gradients();
+  model_.parameters.begin_gradients();
+  if (companion_) companion_->parameters.begin_gradients();
   for (std::int64_t part = 0; part < parts; ++part) {
     const Batch batch = timed("data", next);
     Tape tape(*context_.backend, Tape::Mode::record, profile_);
     const Var loss = objective_.compute(tape, batch);
-    sync_.begin(part + 1 == parts);  // only the last part communicates
-    tape.backward(loss, &parameters, [&](Parameter& parameter) { sync_.ready(parameter); });
+    const bool is_last = part + 1 == parts;  // only the last part communicates
+    model_.sync.begin(is_last);
+    tape.backward(loss, &model_.parameters, [&](Parameter& parameter) { model_.sync.ready(parameter); });
+    if (!companion_) continue;
+    companion_->sync.begin(is_last);
+    objective_.backward_companion([&](Parameter& parameter) { companion_->sync.ready(parameter); });
   }
-  timed("gradient_sync", [&] { sync_.wait(); });
+  timed("gradient_sync", [&] {
+    model_.sync.wait();
+    if (companion_) companion_->sync.wait();
+  });
   report.loss = objective_.reduce();
-  const auto& o = configuration_.optimizer;
-  Communicator& tensor = context_.mesh->tensor();
-  const ClippedGradients clipped =
-      clip_gradients(*context_.backend, parameters,
-                     {.type = o.clip_type == "global" ? ClipType::global : ClipType::parameter,
-                      .limit = o.clip_norm,
-                      .scale = objective_.gradient_scale()},
-                     [&](const Tensor& squares) { tensor.all_reduce(squares, Reduce::sum).wait(); });
+  const ClippedGradients clipped = clip(model_);
   report.gradient_norm = clipped.norm;
+  bool finite = std::isfinite(report.loss) && clipped.finite;
+  ClippedGradients clipped_companion;
+  if (companion_) {
+    clipped_companion = clip(*companion_);
+    objective_.companion()->gradient_norm = clipped_companion.norm;
+    finite = finite && clipped_companion.finite;
+  }
   // Decided alike on all ranks, before any of them moves a weight: what is summed over ranks is not finite
   // anywhere.
-  const bool finite = std::isfinite(report.loss) && clipped.finite;
   report.skipped = context_.mesh->world().all_reduce_value(finite ? 0 : 1, Reduce::max) > 0;
   if (report.skipped) return report;
   timed("optimizer", [&] {
-    optimizer_.step(report.learning_rate, cosine_between(o.weight_decay, o.weight_decay_end, step, steps_),
-                    clipped.scales);
+    move(model_, report.learning_rate, step, clipped);
+    if (companion_)
+      move(*companion_, report.learning_rate * objective_.companion()->learning_rate_scale, step,
+           clipped_companion);
   });
-  gather_values();
+  gather_values(model_.parameters);
+  if (companion_) gather_values(companion_->parameters);
   objective_.after_step();
   return report;
 }
 
-void Trainer::gather_values() {
+void Trainer::gather_values(ParameterSet& parameters) {
   if (configuration_.parallel.zero == 0 || context_.mesh->data().size() == 1) return;
-  ParameterSet& parameters = objective_.parameters();
   gather_shares(parameters.flat_values(), context_.mesh->data());
   parameters.refresh_bf16();
 }

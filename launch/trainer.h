@@ -1,9 +1,11 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "core/base/profile.h"
 #include "core/optimizer/adamw.h"
+#include "core/optimizer/clip.h"
 #include "core/optimizer/schedule.h"
 #include "distributed/gradient_sync.h"
 #include "launch/job.h"
@@ -32,10 +34,21 @@ class Trainer {
   /// `next` yields the step's micro-batches. Collective.
   StepReport step(std::int64_t step, const std::function<Batch()>& next);
 
-  AdamWOptimizer& optimizer() { return optimizer_; }
+  AdamWOptimizer& optimizer() { return model_.optimizer; }
+  /// Of the objective's companion, where it has one, otherwise null.
+  AdamWOptimizer* companion_optimizer() { return companion_ ? &companion_->optimizer : nullptr; }
 
  private:
-  void gather_values();
+  /// Parameters with what moves them.
+  struct Network {
+    ParameterSet& parameters;
+    AdamWOptimizer optimizer;
+    GradientSync sync;
+  };
+  Network make_network(ParameterSet& parameters) const;
+  ClippedGradients clip(const Network& network) const;
+  void move(Network& network, double learning_rate, std::int64_t step, const ClippedGradients& clipped);
+  void gather_values(ParameterSet& parameters);
   /// Runs work that is no operation of a tape, timed where times are wanted.
   template <class Work>
   decltype(auto) timed(const char* name, Work&& work) {
@@ -47,8 +60,8 @@ class Trainer {
   Objective& objective_;
   std::int64_t steps_;
   LearningRateSchedule learning_rate_;
-  AdamWOptimizer optimizer_;
-  GradientSync sync_;
+  Network model_;
+  std::optional<Network> companion_;
   Profile* profile_ = nullptr;
 };
 

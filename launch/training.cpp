@@ -43,7 +43,8 @@ class Training {
         context_(make_context(configuration_, world)),
         task_((require_shares(), make_training_task(configuration_, context_, TaskData::real))),
         trainer_(configuration_, context_, task_->objective(), task_->steps()),
-        state_{context_, *task_, trainer_.optimizer(), to_toml(configuration_)},
+        state_{context_, *task_, trainer_.optimizer(), to_toml(configuration_),
+               trainer_.companion_optimizer()},
         folder_(request.run, configuration_, request.resume, world) {
     open_log({.folder = folder_.path(), .rank = world.rank()});
     if (world.rank() == 0)
@@ -75,6 +76,7 @@ class Training {
       }
       skipped_ = 0;
       if (configuration_.run.profile) profile_.end_step(seconds_now() - began);
+      if (world_.rank() == 0) task_->record(folder_.path(), step + 1);
       note(progress, step + 1, report, last, seconds_now() - began);
       if (configuration_.run.checkpoint_every > 0 && (step + 1) % configuration_.run.checkpoint_every == 0)
         save(step + 1);

@@ -13,49 +13,65 @@ namespace {
 
 constexpr const char* kTrainingFile = "training.json";
 
+/// Parameters, what moves them, and what stands before their names.
+struct Network {
+  std::string prefix;
+  ParameterSet& parameters;
+  AdamWOptimizer& optimizer;
+
+  bool is_sharded() const {
+    return optimizer.end() - optimizer.begin() < parameters.flat_values().elements();
+  }
+  /// This rank's share of a whole buffer of moments.
+  Tensor own_share(const Tensor& whole) const {
+    return whole.view(optimizer.begin(), optimizer.first_moment().shape());
+  }
+};
+
+std::vector<Network> networks_of(const TrainingState& state) {
+  Objective& objective = state.task.objective();
+  std::vector<Network> networks{{"", objective.parameters(), state.optimizer}};
+  if (const TrainedNetwork* companion = objective.companion())
+    networks.push_back({companion->name, companion->parameters, *state.companion});
+  return networks;
+}
+
 /// Both moments for the whole flat buffers.
 struct Moments {
   Tensor first, second;
 };
 
-bool is_sharded(const TrainingState& state) {
-  return state.optimizer.end() - state.optimizer.begin() <
-         state.task.objective().parameters().flat_values().elements();
-}
-
-Moments empty_moments(const TrainingState& state) {
-  const Shape flat{state.task.objective().parameters().flat_values().elements()};
+Moments empty_moments(const TrainingState& state, const Network& network) {
+  const Shape flat{network.parameters.flat_values().elements()};
   Memory& memory = state.context.backend->memory();
   return {Tensor(memory, flat, DType::f32), Tensor(memory, flat, DType::f32)};
 }
 
-/// This rank's share of a whole buffer of moments.
-Tensor own_share(const TrainingState& state, const Tensor& whole) {
-  return whole.view(state.optimizer.begin(), state.optimizer.first_moment().shape());
-}
-
 /// Gathered over the data axis where each rank holds a share.
-Moments gather_moments(const TrainingState& state) {
-  const AdamWOptimizer& optimizer = state.optimizer;
-  if (!is_sharded(state)) return {optimizer.first_moment(), optimizer.second_moment()};
-  const Moments whole = empty_moments(state);
-  copy(optimizer.first_moment(), own_share(state, whole.first));
-  copy(optimizer.second_moment(), own_share(state, whole.second));
+Moments gather_moments(const TrainingState& state, const Network& network) {
+  const AdamWOptimizer& optimizer = network.optimizer;
+  if (!network.is_sharded()) return {optimizer.first_moment(), optimizer.second_moment()};
+  const Moments whole = empty_moments(state, network);
+  copy(optimizer.first_moment(), network.own_share(whole.first));
+  copy(optimizer.second_moment(), network.own_share(whole.second));
   gather_shares(whole.first, state.context.mesh->data());
   gather_shares(whole.second, state.context.mesh->data());
   return whole;
 }
 
-CheckpointFile moments_file(const TrainingState& state, const Moments& moments) {
+CheckpointFile moments_file(const std::vector<Network>& networks, const std::vector<Moments>& moments) {
   CheckpointFile file{.name = "optimizer.safetensors", .tensors = {}};
-  const ParameterSet& parameters = state.task.objective().parameters();
-  const auto add = [&](const Parameter& parameter, const char* prefix, const Tensor& flat) {
-    file.tensors.push_back(whole_parameter(prefix + parameter.name(), parameter,
-                                           flat.view(parameters.offset(parameter), parameter.shape())));
-  };
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    add(parameters[i], "exp_avg.", moments.first);
-    add(parameters[i], "exp_avg_sq.", moments.second);
+  for (std::size_t n = 0; n < networks.size(); ++n) {
+    const auto& [prefix, parameters, optimizer] = networks[n];
+    const auto add = [&, &of = parameters, &before = prefix](const Parameter& parameter, const char* kind,
+                                                             const Tensor& flat) {
+      file.tensors.push_back(whole_parameter(kind + before + parameter.name(), parameter,
+                                             flat.view(of.offset(parameter), parameter.shape())));
+    };
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      add(parameters[i], "exp_avg.", moments[n].first);
+      add(parameters[i], "exp_avg_sq.", moments[n].second);
+    }
   }
   return file;
 }
@@ -66,9 +82,9 @@ std::string training_text(const TrainingState& state, std::int64_t step) {
                               {"dataset", state.task.fingerprint()},
                               {"configuration", state.configuration}};
   nlohmann::ordered_json steps;
-  const ParameterSet& parameters = state.task.objective().parameters();
-  for (std::size_t i = 0; i < parameters.size(); ++i)
-    steps[parameters[i].name()] = state.optimizer.steps()[i];
+  for (const auto& [prefix, parameters, optimizer] : networks_of(state))
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      steps[prefix + parameters[i].name()] = optimizer.steps()[i];
   json["optimizer_steps"] = steps;
   return json.dump(1) + "\n";
 }
@@ -88,10 +104,13 @@ std::filesystem::path save_model(const TrainingState& state, const std::filesyst
 
 std::filesystem::path save_training_state(const TrainingState& state, const std::filesystem::path& folder,
                                           std::int64_t step) {
-  const Moments moments = gather_moments(state);
+  const std::vector<Network> networks = networks_of(state);
+  std::vector<Moments> moments;
+  moments.reserve(networks.size());
+  for (const Network& network : networks) moments.push_back(gather_moments(state, network));
   CheckpointContent content = state.task.model();
   for (CheckpointFile& file : state.task.state()) content.files.push_back(std::move(file));
-  content.files.push_back(moments_file(state, moments));
+  content.files.push_back(moments_file(networks, moments));
   content.texts[kTrainingFile] = training_text(state, step);
   return save(state, folder, step, content);
 }
@@ -105,18 +124,23 @@ std::int64_t load_training_state(const TrainingState& state, const std::filesyst
   }
   for (const CheckpointFile& file : state.task.model().files) reader.load(file);
   for (const CheckpointFile& file : state.task.state()) reader.load(file);
-  AdamWOptimizer& optimizer = state.optimizer;
-  if (is_sharded(state)) {
-    const Moments whole = empty_moments(state);
-    reader.load(moments_file(state, whole));
-    copy(own_share(state, whole.first), optimizer.first_moment());
-    copy(own_share(state, whole.second), optimizer.second_moment());
-  } else {
-    reader.load(moments_file(state, {optimizer.first_moment(), optimizer.second_moment()}));
+  const std::vector<Network> networks = networks_of(state);
+  std::vector<Moments> moments;
+  moments.reserve(networks.size());
+  for (const Network& network : networks)
+    moments.push_back(network.is_sharded()
+                          ? empty_moments(state, network)
+                          : Moments{network.optimizer.first_moment(), network.optimizer.second_moment()});
+  reader.load(moments_file(networks, moments));
+  for (std::size_t n = 0; n < networks.size(); ++n) {
+    const auto& [prefix, parameters, optimizer] = networks[n];
+    if (networks[n].is_sharded()) {
+      copy(networks[n].own_share(moments[n].first), optimizer.first_moment());
+      copy(networks[n].own_share(moments[n].second), optimizer.second_moment());
+    }
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      optimizer.steps()[i] = json.at("optimizer_steps").at(prefix + parameters[i].name()).get<std::int64_t>();
   }
-  const ParameterSet& parameters = state.task.objective().parameters();
-  for (std::size_t i = 0; i < parameters.size(); ++i)
-    optimizer.steps()[i] = json.at("optimizer_steps").at(parameters[i].name()).get<std::int64_t>();
   state.task.loaded();
   return json.at("step").get<std::int64_t>();
 }

@@ -15,7 +15,8 @@ struct TrainingState {
   const Context& context;
   TrainingTask& task;
   AdamWOptimizer& optimizer;
-  std::string configuration;  ///< the run's, as TOML
+  std::string configuration;            ///< the run's, as TOML
+  AdamWOptimizer* companion = nullptr;  ///< of the objective's companion, where it has one
 };
 
 /// The model alone, as it opens in other programs. Collective.

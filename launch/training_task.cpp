@@ -1,8 +1,10 @@
 #include "launch/training_task.h"
 
+#include "launch/configuration_keys.h"
 #include "launch/dino_task.h"
 #include "launch/judge_task.h"
 #include "launch/language_task.h"
+#include "launch/preference_task.h"
 
 namespace bireme {
 
@@ -12,6 +14,8 @@ std::unique_ptr<TrainingTask> make_training_task(const Configuration& configurat
     return std::make_unique<LanguageTask>(configuration, context, data);
   if (configuration.objective.type == "judge")
     return std::make_unique<JudgeTask>(configuration, context, data);
+  if (is_alignment(configuration.objective.type))
+    return std::make_unique<PreferenceTask>(configuration, context, data);
   return std::make_unique<DinoTask>(configuration, context, data);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -51,6 +52,9 @@ class TrainingTask {
   virtual std::vector<CheckpointFile> state() const { return {}; }
   /// After a checkpoint was loaded into the tensors of model() and state().
   virtual void loaded() = 0;
+
+  /// After a step, on the first rank: what a task writes beside the metrics of a run.
+  virtual void record(const std::filesystem::path& /*run*/, std::int64_t /*steps done*/) {}
 
   /// Whether evaluate() has something to evaluate with.
   virtual bool evaluates() const = 0;

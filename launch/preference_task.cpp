@@ -1,0 +1,533 @@
+#include "launch/preference_task.h"
+
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/base/error.h"
+#include "core/tensor/random.h"
+#include "launch/checkpoint_files.h"
+#include "launch/language_task.h"
+#include "launch/model_folder.h"
+#include "launch/preference_options.h"
+#include "models/registry.h"
+#include "objectives/preference/kto.h"
+#include "objectives/preference/orpo.h"
+#include "objectives/reference_cache.h"
+
+namespace bireme {
+
+namespace {
+
+// Rows of a pass without gradients: enough for products at full speed.
+constexpr std::int64_t kScoringTokens = 4096;
+
+ParameterSet::BuildOptions build_options(const Context& context, bool gradients) {
+  return {.master = DType::f32, .gradients = gradients, .bf16_copy = context.type == DType::bf16};
+}
+
+std::int64_t tokens_of(const AnswerRecord& record) {
+  std::int64_t tokens = std::ssize(record.prompt);
+  for (const auto& answer : record.answers) tokens += std::ssize(answer);
+  return tokens;
+}
+
+/// Sums of all answers, in passes of a bounded number of tokens.
+std::vector<Answer> score_in_passes(const Context& context, const LanguageModel& model,
+                                    std::span<const AnswerRecord> records) {
+  std::vector<Answer> scored;
+  while (!records.empty()) {
+    std::size_t count = 0;
+    for (std::int64_t tokens = 0; count < records.size() && tokens < kScoringTokens; ++count)
+      tokens += tokens_of(records[count]);
+    const AnswerRows rows = pack_answers(records.first(count), {}, context.backend->memory());
+    for (const Answer& answer : score_answers(*context.backend, model, rows, context.type))
+      scored.push_back(answer);
+    records = records.subspan(count);
+    context.mesh->data().beat();
+  }
+  return scored;
+}
+
+/// Sums of every answer of `count` records under a model, by record and answer; each data rank computes its
+/// share, all get the whole. Collective.
+std::vector<double> score_records(const Context& context, const LanguageModel& model, std::int64_t count,
+                                  int answers, const std::function<AnswerRecord(std::int64_t)>& read) {
+  Communicator& data = context.mesh->data();
+  const Tensor sums(*make_host_memory(), {count * answers}, DType::f64);
+  fill(sums, 0);
+  const std::int64_t begin = data.rank() * count / data.size(), end = (data.rank() + 1) * count / data.size();
+  std::vector<AnswerRecord> records;
+  for (std::int64_t i = begin; i < end; ++i) records.push_back(read(i));
+  double* next = sums.data<double>() + begin * answers;
+  for (const Answer& answer : score_in_passes(context, model, records)) *next++ = answer.log_probability;
+  data.all_reduce(sums, Reduce::sum).wait();
+  return {sums.values<double>().begin(), sums.values<double>().end()};
+}
+
+std::vector<double> score_dataset(const Context& context, const LanguageModel& model,
+                                  const AnswerDataset& dataset) {
+  return score_records(context, model, dataset.size(), dataset.manifest().answers(),
+                       [&](std::int64_t i) { return dataset.read(i); });
+}
+
+const char* unit_of(const Configuration& configuration) {
+  return reads_pairs(configuration) ? "pairs" : "answers";
+}
+
+}  // namespace
+
+PreferenceTask::PreferenceTask(const Configuration& configuration, const Context& context, TaskData data)
+    : configuration_(configuration),
+      context_(context),
+      steps_(std::max<std::int64_t>(1, configuration.run.steps)),
+      unit_(unit_of(configuration)) {
+  if (data == TaskData::real) open_data();
+  model_ = make_model();
+  make_value_function();
+  model_->build(context.backend->memory(), build_options(context, true));
+  initialize(*model_);
+  if (value_model_) {
+    value_model_->build(context.backend->memory(), build_options(context, true));
+    initialize(*value_model_);
+    // It predicts no tokens. A head that shares the embedding's weights stays in use as these.
+    Parameter& head = value_model_->model().head().weight();
+    if (head.name().find("head") != std::string::npos) head.set_trainable(false);
+  }
+  if (constant_) {
+    constant_->build(context.backend->memory(), {});
+    constant_->initialize(0);
+  }
+  make_objective();
+  if (data == TaskData::real) compute_references();
+}
+
+void PreferenceTask::open_data() {
+  const auto& d = configuration_.data;
+  const std::string& type = configuration_.objective.type;
+  if (type == "sft") {
+    dataset_ = AnswerDataset::open(d.path, {AnswerKind::sft, AnswerKind::pairs});
+  } else {
+    dataset_ =
+        AnswerDataset::open(d.path, {reads_pairs(configuration_) ? AnswerKind::pairs : AnswerKind::feedback});
+  }
+  tokenizer_ = dataset_->tokenizer();
+  sampler_.emplace(SamplerOptions{.records = dataset_->size(),
+                                  .batch_size = d.batch_size,
+                                  .seed = static_cast<std::uint64_t>(configuration_.run.seed),
+                                  .shuffled = d.order == "shuffled"});
+  if (configuration_.run.epochs > 0) steps_ = configuration_.run.epochs * sampler_->iterations_per_epoch();
+  scores_ = dataset_->score_statistics();
+  if (type == "dro" && configuration_.objective.reward_normalise == "standard" && scores_.deviation == 0)
+    throw Error(ErrorKind::data, "all scores are equal: there is nothing to learn from them", d.path,
+                "prepare answers with different scores, or set objective.reward_normalise to \"none\"");
+  if (configuration_.run.evaluate_every <= 0 || d.validation.empty()) return;
+  validation_ = AnswerDataset::open(d.validation, {AnswerKind::pairs});
+  if (dataset_->manifest().tokenizer_fingerprint != validation_->manifest().tokenizer_fingerprint)
+    throw Error(ErrorKind::data,
+                "the validation pairs were made with another tokenizer than the training data", d.validation,
+                "prepare both with the same --tokenizer");
+}
+
+std::unique_ptr<PublishedLanguageModel> PreferenceTask::make_model() const {
+  const auto& m = configuration_.model;
+  constexpr std::int64_t made_up = 4096;
+  const std::int64_t tokens = dataset_ ? dataset_->manifest().vocabulary : made_up;
+  std::unique_ptr<PublishedLanguageModel> model;
+  if (!m.init.empty()) {
+    const std::filesystem::path folder = resolve_model_folder(m.init);
+    const std::string found(model_type_of(folder).name);
+    if (found != m.type)
+      throw Error(ErrorKind::usage,
+                  fmt::format("model.type is \"{}\", but the folder holds a {}", m.type, found), m.init,
+                  fmt::format("set model.type to \"{}\"", found));
+    model = describe_language_model(folder, context_.mesh->tensor());
+  } else {
+    LanguageModelSettings settings = language_model_settings(configuration_, tokens);
+    if (dataset_) {
+      if (m.context == 0) settings.context = std::max<std::int64_t>(1, dataset_->manifest().max_length);
+      settings.begin_token = dataset_->manifest().begin;
+      settings.end_token = dataset_->manifest().end;
+    }
+    model = make_language_model(settings, context_.mesh->tensor());
+  }
+  if (model->model().vocabulary() < tokens && dataset_)
+    throw Error(ErrorKind::usage,
+                fmt::format("the model knows {} kinds of tokens, but the dataset has {}",
+                            model->model().vocabulary(), tokens),
+                configuration_.data.path, "prepare the data with the tokenizer that the model was made with");
+  return model;
+}
+
+void PreferenceTask::initialize(PublishedLanguageModel& model) const {
+  ParameterSet& parameters = model.model().parameters();
+  parameters.initialize(static_cast<std::uint64_t>(configuration_.run.seed));
+  if (!configuration_.model.init.empty()) model.import(resolve_model_folder(configuration_.model.init));
+  parameters.refresh_bf16();
+}
+
+void PreferenceTask::make_value_function() {
+  if (!has_value_function(configuration_)) return;
+  const auto& o = configuration_.objective;
+  const double rate =
+      o.value_learning_rate > 0 ? o.value_learning_rate / configuration_.optimizer.learning_rate : 2;
+  const std::int64_t channels = model_->model().channels();
+  if (o.value == "shared") {
+    value_head_ = ValueHead::add(model_->model().parameters(), "value.head", channels, rate);
+  } else if (o.value == "separate") {
+    value_model_ = make_model();
+    value_head_ = ValueHead::add(value_model_->model().parameters(), "value.head", channels);
+  } else {
+    constant_ = std::make_unique<ParameterSet>();
+    value_head_ = ValueHead::add(*constant_, "value.head", 0);
+  }
+}
+
+void PreferenceTask::make_objective() {
+  const auto& o = configuration_.objective;
+  PreferenceObjective::Networks networks;
+  PreferenceObjective::Options options{.type = context_.type,
+                                       .recompute = configuration_.precision.recompute,
+                                       .imitates_by_record = o.nll_reduction == "sequence",
+                                       .diagnostics_every = o.diagnostics_every,
+                                       .variance_every = o.type == "dro" ? o.variance_every : 0,
+                                       .value_warmup_steps = o.value_warmup_steps};
+  if (has_value_function(configuration_)) {
+    using Kind = ValueFunction::Kind;
+    networks.value = std::make_unique<ValueFunction>(
+        o.value == "separate" ? Kind::separate
+        : o.value == "shared" ? Kind::shared
+                              : Kind::constant,
+        value_head_, value_model_ ? &value_model_->model() : nullptr, o.value_detach);
+    if (value_model_) networks.value_parameters = &value_model_->model().parameters();
+    if (constant_) networks.value_parameters = constant_.get();
+    options.companion_rate =
+        o.value_learning_rate > 0 ? o.value_learning_rate / configuration_.optimizer.learning_rate : 2;
+  }
+  // Which answers a step borrows is known when it comes: their reference is computed then.
+  if (o.type == "kto" && o.kl_pairing.starts_with("previous")) {
+    if (o.reference.empty()) {
+      reference_ = make_model();
+      reference_->build(context_.backend->memory(), build_options(context_, false));
+      initialize(*reference_);
+    } else {
+      reference_ = open_language_model(resolve_model_folder(o.reference), context_.backend->memory(),
+                                       context_.mesh->tensor(), build_options(context_, false));
+    }
+    networks.reference = &reference_->model();
+  }
+  objective_ = std::make_unique<PreferenceObjective>(
+      options, *context_.mesh, model_->model(), make_preference_loss(configuration_), std::move(networks));
+}
+
+AnswerRecord PreferenceTask::borrowed(std::int64_t record) const {
+  AnswerRecord found = dataset_->read(record);
+  found.answers = {dataset_->read((record + dataset_->size() - 1) % dataset_->size()).answers.front()};
+  return found;
+}
+
+void PreferenceTask::compute_references() {
+  const auto& o = configuration_.objective;
+  if (validation_) {
+    validation_references_ = score_dataset(context_, model_->model(), *validation_);
+    start_values_ = clone(context_.backend->memory(), model_->model().parameters().flat_values());
+  }
+  if (!objective_->loss().needs_reference()) return;
+  const bool borrows = o.type == "kto" && o.kl_pairing == "dataset";
+  const std::string folder = o.reference.empty() ? configuration_.model.init : o.reference;
+  if (folder.empty()) {  // random weights, of this run alone
+    references_ = score_dataset(context_, model_->model(), *dataset_);
+    if (borrows)
+      mismatched_references_ = score_records(context_, model_->model(), dataset_->size(), 1,
+                                             [this](std::int64_t i) { return borrowed(i); });
+    return;
+  }
+  read_references(resolve_model_folder(folder), borrows);
+}
+
+void PreferenceTask::read_references(const std::filesystem::path& folder, bool borrows) {
+  Communicator& world = context_.mesh->world();
+  // One rank reads the weights for the hash; that is slower than the disk.
+  const std::string hash = world.broadcast_text(world.rank() == 0 ? hash_of_model(folder) : "", 0);
+  std::unique_ptr<PublishedLanguageModel> other;  // opened when the cache lacks something
+  const auto reference = [&]() -> const LanguageModel& {
+    if (configuration_.objective.reference.empty()) return model_->model();
+    if (reference_) return reference_->model();
+    if (!other)
+      other = open_language_model(folder, context_.backend->memory(), context_.mesh->tensor(),
+                                  build_options(context_, false));
+    return other->model();
+  };
+  const auto score = [&](std::span<const AnswerRecord> records) {
+    const std::vector<Answer> sums = score_in_passes(context_, reference(), records);
+    std::vector<std::vector<AnswerScore>> scores;
+    std::size_t next = 0;
+    for (const AnswerRecord& record : records) {
+      auto& own = scores.emplace_back();
+      for (std::size_t i = 0; i < record.answers.size(); ++i, ++next)
+        own.push_back({.log_probability = sums[next].log_probability,
+                       .tokens = static_cast<std::int64_t>(sums[next].tokens)});
+    }
+    return scores;
+  };
+  const ReferenceCache cache =
+      ReferenceCache::prepare(*dataset_, identity_of(*dataset_, hash, context_.type, borrows),
+                              context_.mesh->data(), score, {.writes = context_.mesh->tensor().rank() == 0});
+  if (world.rank() == 0) spdlog::info("reference log-probabilities: {}", cache.folder().string());
+  references_ = cache.sums();
+  if (borrows) mismatched_references_ = cache.mismatched_sums();
+}
+
+void PreferenceTask::describe(PlacedAnswer& answer, std::size_t which) const {
+  const auto& o = configuration_.objective;
+  if (!references_.empty())
+    answer.reference =
+        references_[static_cast<std::size_t>(answer.record * dataset_->manifest().answers()) + which];
+  if (o.type == "kto") answer.liked = dataset_->label(answer.record);
+  if (o.type != "dro") return;
+  answer.reward = dataset_->score(answer.record);
+  if (o.reward_normalise == "standard") {
+    answer.reward = (answer.reward - scores_.mean) / std::max(scores_.deviation, 1e-8);
+    if (o.reward_clip > 0) answer.reward = std::clamp(answer.reward, -o.reward_clip, o.reward_clip);
+  }
+  answer.reward *= o.reward_scale;
+}
+
+AnswerLoaderOptions PreferenceTask::loader_options(std::int64_t step) const {
+  const Communicator& data = context_.mesh->data();
+  AnswerLoaderOptions options{.packing = packing_options(configuration_),
+                              .start_step = step,
+                              .accumulate = static_cast<int>(configuration_.parallel.accumulate),
+                              .data_rank = data.rank(),
+                              .data_size = data.size()};
+  options.describe = [this](PlacedAnswer& answer, std::size_t which) { describe(answer, which); };
+  const auto& o = configuration_.objective;
+  if (o.type != "kto" || o.kl_pairing == "none") return options;
+  if (o.kl_pairing == "dataset") {
+    options.mismatch = [size = dataset_->size()](std::vector<std::int64_t> records) {
+      for (std::int64_t& record : records) record = (record + size - 1) % size;
+      return records;
+    };
+    options.describe_mismatched = [this](PlacedAnswer& answer, std::size_t) {
+      answer.reference = mismatched_references_[static_cast<std::size_t>(answer.record)];
+    };
+    return options;
+  }
+  const KtoPairing pairing =
+      o.kl_pairing == "previous" ? KtoPairing::previous : KtoPairing::previous_other_prompt;
+  options.mismatch = [this, pairing](const std::vector<std::int64_t>& records) {
+    std::vector<std::int64_t> prompts;
+    for (const std::int64_t record : records)
+      prompts.push_back(static_cast<std::int64_t>(dataset_->prompt_key(record)));
+    std::vector<std::int64_t> sources = mismatched_records(prompts, pairing);
+    for (std::int64_t& source : sources) source = records[static_cast<std::size_t>(source)];
+    return sources;
+  };
+  return options;
+}
+
+void PreferenceTask::start(std::int64_t step) {
+  if (step == 0) check_start();
+  loader_ = std::make_unique<AnswerLoader>(loader_options(step), *sampler_, *dataset_, make_host_memory());
+}
+
+void PreferenceTask::check_start() {
+  const bool speaks = context_.mesh->world().rank() == 0;
+  if (configuration_.objective.type == "kto" && speaks) {
+    const auto [likes, dislikes] = dataset_->label_counts();
+    const double ratio =
+        configuration_.objective.desirable_weight * static_cast<double>(likes) /
+        std::max(1e-9, configuration_.objective.undesirable_weight * static_cast<double>(dislikes));
+    if (ratio < 1 || ratio > 1.5)
+      spdlog::warn(
+          "liked answers weigh {:.2f} times as much as others ({} and {} of them); set "
+          "objective.desirable_weight and undesirable_weight so that it is 1 to 1.5",
+          ratio, likes, dislikes);
+    if (configuration_.data.batch_size == 1)
+      spdlog::warn("a batch of one answer has no other to estimate the reference point from: it is 0");
+  }
+  if (references_.empty()) return;
+  // While the policy still is the reference, both give the same sums: what differs is a wrong template, type
+  // or cache.
+  const Communicator& data = context_.mesh->data();
+  std::vector<AnswerRecord> records;
+  for (const std::int64_t number : sampler_->share(0, data.rank(), data.size()).records)
+    if (records.size() < 8) records.push_back(dataset_->read(number));
+  AnswerRows rows = pack_answers(records, {}, context_.backend->memory());
+  const auto each = static_cast<std::size_t>(dataset_->manifest().answers());
+  for (std::size_t i = 0; i < rows.answers.size(); ++i) describe(rows.answers[i], i % each);
+  double largest = 0;
+  for (const Answer& answer : score_answers(*context_.backend, model_->model(), rows, context_.type))
+    largest = std::max(largest, std::fabs(answer.log_ratio()) / answer.tokens);
+  largest = context_.mesh->data().all_reduce_value(largest, Reduce::max);
+  if (!speaks) return;
+  std::vector<double> averages;
+  for (std::int64_t i = 0; i < dataset_->size(); ++i) {
+    const AnswerLengths lengths = dataset_->lengths(i);
+    for (std::size_t which = 0; which < each; ++which)
+      averages.push_back(references_[static_cast<std::size_t>(i) * each + which] /
+                         static_cast<double>(lengths.scored(which)));
+  }
+  const double middle = quantile(averages, 0.5), lowest = quantile(averages, 0);
+  spdlog::info(
+      "start: largest log ratio of a token {:.1e}; reference {:.2f} nats a token (median), {:.2f} (lowest)",
+      largest, middle, lowest);
+  const double allowed = context_.type == DType::f32 ? 1e-4 : 2e-2;
+  if (largest > allowed && configuration_.objective.reference.empty())
+    spdlog::warn(
+        "the policy differs from its reference before the first step: look at template and precision");
+  if (lowest < 4 * middle - 4)
+    spdlog::warn("some answers are very unlikely under the reference: their log ratios will dominate");
+}
+
+Batch PreferenceTask::made_up_batch() const {
+  const Communicator& data = context_.mesh->data();
+  const std::int64_t records =
+      configuration_.data.batch_size / configuration_.parallel.accumulate / data.size();
+  const std::int64_t length = std::max<std::int64_t>(8, configuration_.data.sequence_length);
+  const int answers = reads_pairs(configuration_) ? 2 : 1;
+  RandomStream random(0, static_cast<std::uint64_t>(data.rank()), RandomUse::test);
+  const auto some = [&](std::int64_t count) {
+    std::vector<std::int32_t> tokens;
+    for (std::int64_t i = 0; i < count; ++i)
+      tokens.push_back(static_cast<std::int32_t>(random.below(model_->model().vocabulary())));
+    return tokens;
+  };
+  std::vector<AnswerRecord> made_up;
+  for (std::int64_t i = 0; i < records; ++i) {
+    AnswerRecord record;
+    record.number = data.rank() * records + i;
+    record.prompt = some(length / 4 * 3);
+    for (int a = 0; a < answers; ++a) record.answers.push_back(some(length - length / 4 * 3));
+    made_up.push_back(std::move(record));
+  }
+  AnswerBatch batch;
+  const PackingOptions packing = packing_options(configuration_);
+  batch.rows = pack_answers(made_up, packing, context_.backend->memory());
+  const std::int64_t each = std::ssize(batch.rows.answers) / records;
+  batch.global_count = configuration_.data.batch_size;
+  batch.global_answers = batch.global_count * each;
+  for (std::size_t i = 0; i < batch.rows.answers.size(); ++i) {
+    PlacedAnswer& answer = batch.rows.answers[i];
+    answer.position = data.rank() * records * each + static_cast<std::int64_t>(i);
+    answer.prompt = answer.position / each;
+    answer.liked = i % 2 == 0;
+    answer.reward = i % 2 == 0 ? 1 : -1;
+    batch.global_imitated += answer.imitated;
+  }
+  batch.global_imitated *= configuration_.data.batch_size / records;
+  for (const AnswerRecord& record : made_up) batch.records.push_back(record.number);
+  if (configuration_.objective.type == "kto" && configuration_.objective.kl_pairing != "none")
+    batch.mismatched = {pack_answers(made_up, {}, context_.backend->memory())};
+  return batch;
+}
+
+CheckpointContent PreferenceTask::model() const {
+  CheckpointContent content;
+  content.files = {published_file("model.safetensors", model_->tensors(), model_->model().parameters())};
+  for (const Document& document : model_->documents(DType::f32)) content.texts[document.name] = document.text;
+  if (tokenizer_)
+    for (const TokenizerFile& file : tokenizer_->files()) content.texts[file.name] = file.bytes;
+  return content;
+}
+
+std::vector<CheckpointFile> PreferenceTask::state() const {
+  if (value_head_.bias == nullptr) return {};
+  CheckpointFile file{.name = "value.safetensors", .tensors = {}};
+  if (value_model_) {
+    file = published_file(file.name, value_model_->tensors(), value_model_->model().parameters());
+    std::erase_if(file.tensors, [](const CheckpointTensor& tensor) {
+      return tensor.name.find("head.weight") != std::string::npos;  // it predicts no tokens
+    });
+    for (CheckpointTensor& tensor : file.tensors)
+      tensor.name = (tensor.name.starts_with("model.") ? "value." : "value.model.") + tensor.name;
+  }
+  for (const Parameter* parameter : {value_head_.weight, value_head_.bias})
+    if (parameter != nullptr)
+      file.tensors.push_back(whole_parameter(parameter->name(), *parameter, parameter->value()));
+  return {file};
+}
+
+void PreferenceTask::loaded() {
+  model_->model().parameters().refresh_bf16();
+  if (value_model_) value_model_->model().parameters().refresh_bf16();
+}
+
+void PreferenceTask::record(const std::filesystem::path& run, std::int64_t done) {
+  const auto& o = configuration_.objective;
+  // The first step counts as one: where the run comes from.
+  if (o.type != "orpo" || o.diagnostics_every == 0 || (done - 1) % o.diagnostics_every != 0) return;
+  const OrpoLoss loss({.lambda = o.lambda, .log_prob_ceiling = o.log_prob_ceiling});
+  const std::vector<Answer>& pairs = objective_->step();
+  std::vector<double> delta;
+  for (std::size_t i = 0; i + 1 < pairs.size(); i += 2)
+    delta.push_back(loss.compare(pairs[i].average(), pairs[i + 1].average()).delta);
+  diagnostics_.write(run, done, pairs, delta);
+}
+
+TrainingEvaluation PreferenceTask::evaluate(bool /*is_first*/) {
+  const std::vector<double> sums = score_dataset(context_, model_->model(), *validation_);
+  std::vector<Answer> answers(sums.size());
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    answers[i].log_probability = sums[i];
+    answers[i].reference = validation_references_[i];
+    answers[i].tokens =
+        static_cast<double>(validation_->lengths(static_cast<std::int64_t>(i / 2)).scored(i % 2));
+  }
+  const auto share = [&](const auto& holds) {
+    return mean_of_pairs(answers, [&](const Answer& w, const Answer& l) { return holds(w, l) ? 1.0 : 0.0; });
+  };
+  const auto is_right = [](const Answer& w, const Answer& l) {
+    return w.log_probability >= l.log_probability;
+  };
+  const auto was_right = [](const Answer& w, const Answer& l) { return w.reference >= l.reference; };
+  const double accuracy = share(is_right);
+  const double normalized =
+      share([](const Answer& w, const Answer& l) { return w.average() >= l.average(); });
+  const double rewards =
+      share([](const Answer& w, const Answer& l) { return w.log_ratio() > l.log_ratio(); });
+  TrainingEvaluation found;
+  found.numbers = {
+      {"ranking_accuracy", accuracy},
+      {"ranking_accuracy_normalized", normalized},
+      {"reference_ranking_accuracy", share(was_right)},
+      {"validation_reward_accuracy", rewards},
+      {"flipped_to_right",
+       share([&](const Answer& w, const Answer& l) { return is_right(w, l) && !was_right(w, l); })},
+      {"flipped_to_wrong",
+       share([&](const Answer& w, const Answer& l) { return !is_right(w, l) && was_right(w, l); })},
+      {"validation_chosen_log_ratio",
+       mean_of_pairs(answers, [](const Answer& w, const Answer&) { return w.log_ratio(); })},
+      {"validation_rejected_log_ratio",
+       mean_of_pairs(answers, [](const Answer&, const Answer& l) { return l.log_ratio(); })},
+      {"distance_squared", distance_squared()}};
+  if (reads_pairs(configuration_)) {
+    std::vector<double> slopes(answers.size());
+    found.numbers.emplace_back("validation_loss", objective_->loss().evaluate(answers, slopes) /
+                                                      static_cast<double>(validation_->size()));
+  }
+  found.message =
+      fmt::format("ranking accuracy {:.1f} %, of averages {:.1f} %, of rewards {:.1f} % over {} pairs",
+                  100 * accuracy, 100 * normalized, 100 * rewards, validation_->size());
+  return found;
+}
+
+double PreferenceTask::distance_squared() const {
+  const ParameterSet& parameters = model_->model().parameters();
+  double split = 0, whole = 0;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const Tensor& now = parameters[i].value();
+    const Tensor then = start_values_.view(parameters.offset(parameters[i]), parameters[i].shape());
+    const bool is_split = parameters[i].partition().parts > 1 && parameters[i].partition().axis >= 0;
+    double& sum = is_split ? split : whole;
+    for (std::int64_t j = 0; j < now.elements(); ++j) {
+      const double step = double{now.data<float>()[j]} - double{then.data<float>()[j]};
+      sum += step * step;
+    }
+  }
+  return whole + context_.mesh->tensor().all_reduce_value(split, Reduce::sum);
+}
+
+}  // namespace bireme

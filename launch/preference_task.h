@@ -1,0 +1,79 @@
+#pragma once
+
+#include <optional>
+
+#include "core/data/answer_dataset.h"
+#include "core/data/answer_loader.h"
+#include "launch/pair_diagnostics.h"
+#include "launch/training_task.h"
+#include "models/published/language_model.h"
+#include "objectives/preference_objective.h"
+
+namespace bireme {
+
+/// Alignment of a language model on prompts with answers. A checkpoint's model is the policy, with its
+/// tokenizer beside it; a value function is part of the training state. On the way the ranking of held-out
+/// pairs is measured.
+class PreferenceTask final : public TrainingTask {
+ public:
+  /// Parameters come from model.init, or from run.seed. Sums of a reference are computed here, once for the
+  /// whole dataset. Collective.
+  PreferenceTask(const Configuration& configuration, const Context& context, TaskData data);
+
+  PreferenceObjective& objective() override { return *objective_; }
+  std::int64_t steps() const override { return steps_; }
+  std::string fingerprint() const override { return dataset_->fingerprint(); }
+  void start(std::int64_t step) override;
+  Batch next() override { return loader_->next(); }
+  double wait_seconds() const override { return loader_->wait_seconds(); }
+  Batch made_up_batch() const override;
+  const char* unit() const override { return unit_; }
+  std::int64_t units_per_step() const override { return configuration_.data.batch_size; }
+  CheckpointContent model() const override;
+  std::vector<CheckpointFile> state() const override;
+  void loaded() override;
+  void record(const std::filesystem::path& run, std::int64_t done) override;
+  bool evaluates() const override { return validation_.has_value(); }
+  TrainingEvaluation evaluate(bool is_first) override;
+
+  PublishedLanguageModel& published() { return *model_; }
+
+ private:
+  void open_data();
+  /// A model of model.init's kind and sizes, or of the configuration's; not built.
+  std::unique_ptr<PublishedLanguageModel> make_model() const;
+  void initialize(PublishedLanguageModel& model) const;
+  void make_value_function();
+  void make_objective();
+  /// Sums of every answer under the reference, and of held-out pairs under the model before its first step.
+  void compute_references();
+  /// From the cache beside the dataset, which is made or completed where that is needed.
+  void read_references(const std::filesystem::path& folder, bool borrows);
+  /// The prompt of each record with the answer of the record before it.
+  AnswerRecord borrowed(std::int64_t record) const;
+  void describe(PlacedAnswer& answer, std::size_t which) const;
+  AnswerLoaderOptions loader_options(std::int64_t step) const;
+  /// Prints what a wrong template, type or cache would show in, before the first step.
+  void check_start();
+  /// Of the policy from where it started.
+  double distance_squared() const;
+
+  const Configuration& configuration_;
+  const Context& context_;
+  std::optional<AnswerDataset> dataset_, validation_;
+  ScoreStatistics scores_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::optional<Sampler> sampler_;
+  std::int64_t steps_;
+  const char* unit_;
+  std::unique_ptr<PublishedLanguageModel> model_, reference_, value_model_;
+  std::unique_ptr<ParameterSet> constant_;  // of a value function that is one number
+  ValueHead value_head_;
+  std::unique_ptr<PreferenceObjective> objective_;
+  std::vector<double> references_, mismatched_references_, validation_references_;
+  Tensor start_values_;  // of the policy, to measure its way from
+  std::unique_ptr<AnswerLoader> loader_;
+  PairDiagnostics diagnostics_;
+};
+
+}  // namespace bireme
