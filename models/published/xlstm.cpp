@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <string_view>
 
 #include "core/base/error.h"
@@ -87,6 +89,13 @@ SplitSource split_fused(const TensorSource& stored, const XlstmOptions& options,
   return source;
 }
 
+/// Parameters under other names are heads that a training has added.
+bool is_published(const std::string& name) {
+  return std::ranges::any_of(
+      std::initializer_list<const char*>{"backbone.", "token_embedding.", "xlstm_block_stack.", "lm_head."},
+      [&](const char* prefix) { return name.starts_with(prefix); });
+}
+
 }  // namespace
 
 std::vector<PublishedTensor> xlstm_tensors(const Xlstm& model) {
@@ -94,6 +103,7 @@ std::vector<PublishedTensor> xlstm_tensors(const Xlstm& model) {
   const ParameterSet& parameters = model.parameters();
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const std::string& name = parameters[i].name();
+    if (!is_published(name)) continue;
     Shape shape = parameters[i].whole_shape();
     if (!name.ends_with(kGateAndUp)) {
       tensors.push_back({.name = name, .shape = shape, .parameter = name});

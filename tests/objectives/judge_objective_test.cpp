@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/cpu/cpu_backend.h"
@@ -9,6 +10,7 @@
 #include "models/published/language_model.h"
 #include "objectives/evaluate/judge.h"
 #include "objectives/evaluate/win_rate.h"
+#include "tests/support/answer_fixture.h"
 
 namespace bireme {
 namespace {
@@ -88,8 +90,8 @@ TEST_P(JudgeObjectives, SlopesAreThoseOfTheLoss) {
   loss({step}, true);
   const std::vector<double> gradient = gradients();
   const std::span<double> values = parameters().flat_values().values<double>();
-  // Along random directions over all parameters. RWKV's embeddings begin at 1e-4, and a norm follows them: the
-  // step must be small beside that.
+  // Along random directions over all parameters. RWKV's embeddings begin at 1e-4, and a norm follows them:
+  // the step must be small beside that.
   constexpr double epsilon = 1e-8;
   for (std::uint64_t direction = 0; direction < 3; ++direction) {
     RandomStream random(direction, 1, RandomUse::test);
@@ -126,6 +128,23 @@ TEST_P(JudgeObjectives, PartsOfAStepAddUpToIt) {
     ASSERT_NEAR(added[i], gradient[i], 1e-12 * std::max(1.0, largest)) << i;
   EXPECT_GE(objective_->terms().front().second, 0);
   EXPECT_LE(objective_->terms().front().second, 1);
+}
+
+TEST_P(JudgeObjectives, AHeadBesideTheModelIsNoPartOfItsFolder) {
+  const test::AnswerFixture plain(GetParam());
+  const std::filesystem::path folder = plain.exported("plain");
+  const std::unique_ptr<PublishedLanguageModel> model = make_language_model(
+      {.type = GetParam(), .vocabulary = 257, .channels = 32, .layers = 2, .heads = 4, .context = 256},
+      *single_);
+  model->model().parameters().add({.name = "score.weight", .shape = {1, 32}, .initial = {}, .partition = {}});
+  model->build(*memory_, {});
+  model->import(folder);
+  const ParameterSet &own = plain.published->model().parameters(), &taken = model->model().parameters();
+  ASSERT_EQ(taken.size(), own.size() + 1);
+  for (std::size_t i = 0; i < own.size(); ++i)
+    EXPECT_TRUE(std::ranges::equal(taken[i].value().values<float>(), own[i].value().values<float>()))
+        << own[i].name();
+  for (const PublishedTensor& tensor : model->tensors()) EXPECT_NE(tensor.parameter, "score.weight");
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, JudgeObjectives, testing::Values("llama", "rwkv", "xlstm"),
