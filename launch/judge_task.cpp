@@ -9,7 +9,9 @@
 #include "core/data/loader.h"
 #include "core/tensor/random.h"
 #include "launch/checkpoint_files.h"
+#include "launch/language_task.h"
 #include "launch/model_folder.h"
+#include "models/registry.h"
 #include "objectives/evaluate/win_rate.h"
 #include "objectives/reference_cache.h"
 
@@ -73,26 +75,29 @@ std::unique_ptr<PublishedLanguageModel> JudgeTask::make_model() const {
   const auto& m = configuration_.model;
   constexpr std::int64_t made_up = 4096;
   const std::int64_t tokens = dataset_ ? dataset_->manifest().vocabulary : made_up;
-  return make_language_model({.type = m.type,
-                              .vocabulary = m.vocabulary_size > 0 ? m.vocabulary_size : tokens,
-                              .channels = m.embed_dim,
-                              .layers = static_cast<int>(m.depth),
-                              .heads = static_cast<int>(m.heads),
-                              .kv_heads = static_cast<int>(m.kv_heads),
-                              .head_dim = m.head_dim,
-                              .hidden = m.hidden_dim,
-                              .attention_channels = m.attention_dim,
-                              .context = m.context > 0 ? m.context
-                                         : dataset_    ? dataset_->manifest().max_length
-                                                       : 0,
-                              .rope_theta = m.rope_theta,
-                              .tie_embeddings = m.tie_embeddings,
-                              .variant = m.variant,
-                              .pattern = m.pattern,
-                              .memory = m.memory,
-                              .begin_token = dataset_ ? dataset_->manifest().begin : -1,
-                              .end_token = dataset_ ? dataset_->manifest().end : -1},
-                             context_.mesh->tensor());
+  std::unique_ptr<PublishedLanguageModel> model;
+  if (!m.init.empty()) {
+    const std::filesystem::path folder = resolve_model_folder(m.init);
+    if (const std::string found(model_type_of(folder).name); found != m.type)
+      throw Error(ErrorKind::usage,
+                  fmt::format("model.type is \"{}\", but the folder holds a {}", m.type, found), m.init,
+                  fmt::format("set model.type to \"{}\"", found));
+    model = describe_language_model(folder, context_.mesh->tensor());
+  } else {
+    LanguageModelSettings settings = language_model_settings(configuration_, tokens);
+    if (dataset_) {
+      if (m.context == 0) settings.context = dataset_->manifest().max_length;
+      settings.begin_token = dataset_->manifest().begin;
+      settings.end_token = dataset_->manifest().end;
+    }
+    model = make_language_model(settings, context_.mesh->tensor());
+  }
+  if (dataset_ && model->model().vocabulary() < tokens)
+    throw Error(ErrorKind::usage,
+                fmt::format("the model knows {} kinds of tokens, but the dataset has {}",
+                            model->model().vocabulary(), tokens),
+                configuration_.data.path, "prepare the data with the tokenizer that the model was made with");
+  return model;
 }
 
 void JudgeTask::start(std::int64_t step) {

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "objectives/answer_pass.h"
+#include "core/data/answer_packing.h"
+#include "objectives/preference_objective.h"
 
 namespace bireme {
 
@@ -10,29 +11,28 @@ std::vector<std::vector<AnswerScore>> score_answers(const Backend& backend, cons
                                                     std::span<const AnswerRecord> records,
                                                     const ScoreAnswersOptions& options) {
   std::vector<std::vector<AnswerScore>> scores;
-  for (const AnswerRecord& record : records) scores.emplace_back(record.answers.size());
-  for_each_pass(records, options.budget, backend.memory(), [&](const AnswerPass& pass) {
-    // The row before a token predicts it.
-    const Tensor targets(backend.memory(), pass.tokens.shape(), DType::i32);
-    std::int32_t* target = targets.data<std::int32_t>();
-    const std::int32_t* token = pass.tokens.data<std::int32_t>();
-    std::fill_n(target, targets.elements(), -1);
-    for (const PlacedDocument& document : pass.documents)
-      std::copy(token + document.first_row + document.first_scored(),
-                token + document.first_row + document.length,
-                target + document.first_row + document.first_scored() - 1);
-    Tape tape(backend, Tape::Mode::inference);
-    const Var hidden = model.hidden(tape, {pass.tokens, pass.starts}, {.type = options.type});
-    const TokenLoss loss = model.head().loss(tape, hidden, targets, {});
-    const float* log_probability = loss.log_probability.data<float>();
-    for (const PlacedDocument& document : pass.documents) {
-      AnswerScore& score = scores[document.record][document.answer];
-      score.tokens = document.length - document.first_scored();
-      for (std::int64_t t = document.first_scored(); t < document.length;
-           ++t)  // rounding may give more than 0
-        score.log_probability += std::min(double{log_probability[document.first_row + t - 1]}, 0.0);
+  std::size_t first = 0;
+  std::int64_t tokens = 0;
+  const auto flush = [&](std::size_t end) {
+    if (first == end) return;
+    const AnswerRows rows = pack_answers(records.subspan(first, end - first), {}, backend.memory());
+    auto answer = score_answers(backend, model, rows, options.type);
+    auto next = answer.begin();
+    for (; first < end; ++first) {
+      scores.emplace_back();
+      for (std::size_t a = 0; a < records[first].answers.size(); ++a, ++next)
+        scores.back().push_back(
+            {.log_probability = next->log_probability, .tokens = static_cast<std::int64_t>(next->tokens)});
     }
-  });
+    tokens = 0;
+  };
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    std::int64_t length = std::ssize(records[i].prompt);
+    for (const std::vector<std::int32_t>& answer : records[i].answers) length += std::ssize(answer);
+    if (tokens + length > options.budget) flush(i);
+    tokens += length;
+  }
+  flush(records.size());
   return scores;
 }
 

@@ -21,13 +21,13 @@ struct AnswerScore {
 
 struct ScoreAnswersOptions {
   DType type = DType::f32;        ///< compute type
-  std::int64_t budget = 1 << 12;  ///< tokens of a forward pass; a longer answer has one to itself
+  std::int64_t budget = 1 << 12;  ///< tokens of a forward pass; a longer record has one to itself
 };
 
-/// Scores every answer of the records: one entry for each record, one score for each of its answers. Answers
-/// of several records share a forward pass as documents of their own, never padded. Sums are in double, so
-/// that they neither lose digits over thousands of tokens nor depend on what shared the pass beyond the
-/// rounding of the model. Collective over the tensor ranks of the model.
+/// Scores every answer of the records: one entry for each record, one score for each of its answers. A prompt
+/// is read once, whatever the number of its answers; several records share a forward pass, never padded. Sums
+/// are in double, so that they neither lose digits over thousands of tokens nor depend on what shared the
+/// pass beyond the rounding of the model. Collective over the tensor ranks of the model.
 std::vector<std::vector<AnswerScore>> score_answers(const Backend& backend, const LanguageModel& model,
                                                     std::span<const AnswerRecord> records,
                                                     const ScoreAnswersOptions& options = {});
