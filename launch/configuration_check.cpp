@@ -83,12 +83,6 @@ void check_language(const Configuration& configuration, const Check& check) {
   check.require(model.pattern.find_first_not_of("ms") == std::string::npos && !model.pattern.empty(),
                 fmt::format("model.pattern is \"{}\"", model.pattern), "model.pattern", "",
                 "write m for each block of matrix memory and s for each of scalar memory, such as mmms");
-  check.require(!configuration.data.documents_apart || model.memory != "learned_initial",
-                "data.documents_apart is true, but model.memory is \"learned_initial\", which begins with a "
-                "sequence and "
-                "not with a document",
-                "data.documents_apart", "model.memory",
-                "set data.documents_apart to false, or choose another memory");
   check.require(model.variant != "large" || model.pattern == "m",
                 fmt::format("model.pattern is \"{}\", but the large xlstm has m blocks only", model.pattern),
                 "model.pattern", "model.variant",

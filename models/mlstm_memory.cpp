@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "core/base/error.h"
 #include "core/ops/linear/linear.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
 
@@ -33,6 +32,19 @@ Tensor zeros(Memory& memory, const Shape& shape, DType type) {
   const Tensor tensor(memory, shape, type);
   fill(tensor, 0);
   return tensor;
+}
+
+/// The documents of packed sequences; one begins at the start of each sequence in any case.
+std::vector<Branching> documents_of(const Tensor& starts) {
+  const std::int64_t time = starts.shape()[1];
+  const auto is_start = starts.values<std::uint8_t>();
+  std::vector<Branching> documents;
+  for (std::int64_t row = 0; row < starts.elements(); ++row) {
+    if (row % time == 0 || is_start[static_cast<std::size_t>(row)] != 0)
+      documents.push_back({.begin = row, .trunk = 0});
+    ++documents.back().trunk;
+  }
+  return documents;
 }
 
 DType lane_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
@@ -76,16 +88,15 @@ Var MlstmMemory::read(Tape& tape, const Var& q, const Var& k, const Var& v, cons
   if (options_.kind == XlstmMemory::associative)
     return pass.documents.empty() ? mlstm(tape, inputs, nullptr, pass.starts, options).h
                                   : mlstm_of_documents(tape, inputs, nullptr, pass.documents, options);
-  if (pass.starts)
-    throw Error(ErrorKind::usage, "a learned initial state cannot begin in the middle of a sequence",
-                "model.memory",
-                "set data.documents_apart to false, or choose another memory");
-  const Shape heads{pass.sequences, local_heads_};
-  const MlstmState initial{.memory = for_each_sequence(tape, *memory_, pass.sequences),
-                           .normalizer = for_each_sequence(tape, *normalizer_, pass.sequences),
-                           .maximum = zeros(tape.backend().memory(), heads, lane_type(q.dtype()))};
-  return pass.documents.empty() ? mlstm(tape, inputs, &initial, {}, options).h
-                                : mlstm_of_documents(tape, inputs, &initial, pass.documents, options);
+  // The kernels empty the cell where a document begins; one that begins with something else runs by itself.
+  const std::vector<Branching> documents = pass.starts ? documents_of(pass.starts) : pass.documents;
+  const std::int64_t states = documents.empty() ? pass.sequences : 1;
+  const MlstmState initial{
+      .memory = for_each_sequence(tape, *memory_, states),
+      .normalizer = for_each_sequence(tape, *normalizer_, states),
+      .maximum = zeros(tape.backend().memory(), {states, local_heads_}, lane_type(q.dtype()))};
+  return documents.empty() ? mlstm(tape, inputs, &initial, {}, options).h
+                           : mlstm_of_documents(tape, inputs, &initial, documents, options);
 }
 
 MlstmState MlstmMemory::make_state(Memory& memory, std::int64_t sequences, DType type) const {

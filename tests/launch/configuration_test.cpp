@@ -297,9 +297,6 @@ TEST(Configuration, KeysOfOneKindOfLanguageModelAreRefusedForOthers) {
     }
   EXPECT_NE(failure("[model]\ntype = 'xlstm'\nvariant = 'large'\npattern = 'ms'").find("has m blocks only"),
             std::string::npos);
-  EXPECT_NE(failure("[model]\ntype = 'xlstm'\nmemory = 'learned_initial'\n[data]\ndocuments_apart = true")
-                .find("not with a document"),
-            std::string::npos);
 }
 
 }  // namespace
