@@ -9,10 +9,15 @@ namespace bireme {
 
 namespace {
 
-Configuration configuration_of(const Options& options) {
+Configuration configuration_of(const Options& options, const Communicator& world) {
   Configuration configuration;
   configuration.precision.type = options.choice("precision", {"fp32", "bf16"});
   if (options.has("tensor")) configuration.parallel.tensor = options.integer("tensor", 1, 1024);
+  if (world.size() % configuration.parallel.tensor != 0)
+    throw Error(ErrorKind::usage,
+                fmt::format("--tensor is {}, which does not divide {} ranks", configuration.parallel.tensor,
+                            world.size()),
+                "the command line", "start as many ranks as --tensor says, or a multiple");
   return configuration;
 }
 
@@ -32,7 +37,7 @@ Options& LanguageSession::declare_with_tensor(Options& options) {
 
 LanguageSession::LanguageSession(const Options& options, Communicator& world)
     : folder_(resolve_model_folder(options.path("model")).string()),
-      context_(make_context(configuration_of(options), world)),
+      context_(make_context(configuration_of(options, world), world)),
       published_(open_language_model(folder_, context_.backend->memory(), context_.mesh->tensor(),
                                      {.gradients = false, .bf16_copy = context_.type == DType::bf16})) {
   if (options.has("tokenizer")) {

@@ -65,13 +65,22 @@ template <int Rows, class T, class Y>
 void thin_rows(const ThinProduct& p, const float* x, const T* weight, const float* bias, Y* y) {
   // Enough sums in flight to hide the latency of a multiply-add, and no more than there are registers.
   constexpr int kOutputs = Rows == 1 ? 8 : Rows <= 4 ? 4 : 2;
-  parallel_rows(p.out, p.in * std::int64_t{sizeof(T)}, [&](std::int64_t begin, std::int64_t end) {
+  const auto run = [&](std::int64_t begin, std::int64_t end) {
     const auto bias_at = [bias](std::int64_t o) { return bias != nullptr ? bias + o : nullptr; };
     std::int64_t o = begin;
     for (; o + kOutputs <= end; o += kOutputs)
       thin_tile<Rows, kOutputs>(x, weight + o * p.in, bias_at(o), y + o, p.in, p.out);
     for (; o < end; ++o) thin_tile<Rows, 1>(x, weight + o * p.in, bias_at(o), y + o, p.in, p.out);
-  });
+  };
+  // Read in 5 µs by one thread; to wake and join others costs about half of that on an idle machine, and far
+  // more where something else runs.
+  constexpr std::int64_t kForOneThread = 256 << 10;
+  const std::int64_t bytes_of_row = p.in * std::int64_t{sizeof(T)};
+  if (p.out * bytes_of_row <= kForOneThread) {
+    run(0, p.out);
+  } else {
+    parallel_rows(p.out, bytes_of_row, run);
+  }
 }
 
 /// Sums are in fp32, each in one order whatever the number of rows and threads.
