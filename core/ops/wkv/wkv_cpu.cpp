@@ -62,9 +62,15 @@ class CpuWkv final : public WkvKernels {
   /// Calls f(sequence, block) for every block of channels, or f(sequence, chunk, block), over the threads.
   template <class L, class F>
   static void over_blocks(const Plan<L>& plan, F f) {
-    parallel_chunks(
-        {.items = plan.count * plan.blocks, .size = 1},
-        [&](std::int64_t item, std::int64_t, std::int64_t) { f(item / plan.blocks, item % plan.blocks); });
+    // In decoding a block is one token of 64 channels, for which no thread is worth waking.
+    constexpr std::int64_t kFewestNumbers = 4096;
+    const std::int64_t size =
+        std::max<std::int64_t>(1, kFewestNumbers / (kBlock * std::max<std::int64_t>(1, plan.length)));
+    parallel_chunks({.items = plan.count * plan.blocks, .size = size},
+                    [&](std::int64_t begin, std::int64_t end, std::int64_t) {
+                      for (std::int64_t item = begin; item < end; ++item)
+                        f(item / plan.blocks, item % plan.blocks);
+                    });
   }
   template <class L, class F>
   static void over_chunks(const Plan<L>& plan, F f) {
