@@ -286,7 +286,7 @@ Panel panel_of(const std::string& title, const std::string& x_label, double top)
 }  // namespace
 
 CoefficientFigure coefficient_figure(const std::vector<PairFile>& files) {
-  std::vector<double> p_w, inverse, product;
+  std::vector<double> p_w, p_l, inverse, product;
   Panel panels[] = {panel_of("1/(1 - P) of the chosen answer", "P of the chosen answer", 6),
                     panel_of("delta", "P of the chosen answer", 1.05),
                     panel_of("delta/(1 - P) of the chosen answer", "P of the chosen answer", 3),
@@ -306,6 +306,7 @@ CoefficientFigure coefficient_figure(const std::vector<PairFile>& files) {
     for (std::size_t i = 0; i < files[f].chosen_average.size(); i += stride) {
       const Factors x = factors_of(files[f].chosen_average[i], files[f].rejected_average[i]);
       p_w.push_back(x.p_w);
+      p_l.push_back(x.p_l);
       inverse.push_back(x.inverse);
       product.push_back(x.chosen);
       clouds[color][0].emplace_back(x.p_w, x.inverse);
@@ -319,6 +320,9 @@ CoefficientFigure coefficient_figure(const std::vector<PairFile>& files) {
   result.product_correlation = spearman(p_w, product);
   result.low = quantile(p_w, 0.05);
   result.high = quantile(p_w, 0.95);
+  // The first panel shows where the points lie on the whole curve, the others these points themselves.
+  for (std::size_t p = 1; p < 4; ++p)
+    panels[p].x_range = {{0, std::clamp(1.3 * quantile(p < 3 ? p_w : p_l, 0.98), 0.05, 1.0)}};
   for (std::size_t p = 0; p < 4; ++p) {
     for (std::size_t c = 0; c < colors; ++c)
       add(panels[p], names[c], clouds[c][p], static_cast<int>(c), Series::Style::points);

@@ -64,8 +64,12 @@ int run_plot_ranking(Arguments arguments) {
              text_of(fmt::format("until step {}", judged[found.correlation->turn].step).c_str(),
                      found.correlation->until_turn),
              text_of("after it", found.correlation->after_turn));
-  fmt::print("the pattern of Chen et al. (together, then against each other) {}\n",
-             found.correlation->shows_pattern() ? "shows" : "does not show here");
+  const TrainingCorrelation& c = *found.correlation;
+  fmt::print("{}\n", !c.until_turn.spearman || !c.after_turn.spearman
+                         ? "too few evaluations to say whether the two go together, then against each other"
+                     : c.shows_pattern()
+                         ? "the two go together, then against each other, as in Chen et al. 2024"
+                         : "the two do not go together, then against each other, as in Chen et al. 2024");
   return 0;
 }
 
