@@ -77,11 +77,11 @@ SplitSource split_fused(const TensorSource& stored, const XlstmOptions& options,
                   {layer + "v.weight", values},
                   {layer + "ogate_preact.weight", values}},
                  where);
-    for (const std::string kind : {"weight", "bias"})
-      source.split(
-          layer + "ifgate_preact." + kind,
-          {{layer + "igate_preact." + kind, options.heads}, {layer + "fgate_preact." + kind, options.heads}},
-          where);
+    for (const char* kind : {"weight", "bias"}) {
+      const auto gate = [&](const char* name) { return fmt::format("{}{}.{}", layer, name, kind); };
+      source.split(gate("ifgate_preact"),
+                   {{gate("igate_preact"), options.heads}, {gate("fgate_preact"), options.heads}}, where);
+    }
     source.split(block + std::string(kGateAndUp),
                  {{block + "ffn.proj_up_gate.weight", hidden}, {block + "ffn.proj_up.weight", hidden}},
                  where);
