@@ -1,0 +1,220 @@
+#include "tests/cuda_on_cpu/stream.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "tests/cuda_on_cpu/block.h"
+
+namespace cuda_on_cpu {
+
+namespace {
+
+/// All streams of the process, and the first thing that went wrong on any of them.
+struct Queues {
+  std::recursive_mutex mutex;
+  Stream null_stream;
+  std::vector<Stream*> streams{&null_stream};
+  cudaError_t failure = cudaSuccess;
+  std::string explanation;
+  cudaError_t last = cudaSuccess;
+};
+
+Queues& queues() {
+  static Queues all;
+  return all;
+}
+
+Stream& of(cudaStream_t stream) { return stream != nullptr ? *stream : queues().null_stream; }
+
+cudaError_t remember(cudaError_t error) {
+  if (error != cudaSuccess) queues().last = error;
+  return error;
+}
+
+void fail(const std::string& what) {
+  Queues& all = queues();
+  all.failure = cudaErrorLaunchFailure;
+  all.explanation = what;
+  for (Stream* stream : all.streams) stream->tasks.clear();
+}
+
+bool can_run(const Stream& stream) {
+  if (stream.tasks.empty()) return false;
+  const Stream::Task& task = stream.tasks.front();
+  return task.wait == nullptr || task.wait->reached >= task.ticket;
+}
+
+void run_front(Stream& stream) {
+  const Stream::Task task = std::move(stream.tasks.front());
+  stream.tasks.pop_front();
+  if (task.record != nullptr) task.record->reached = std::max(task.record->reached, task.ticket);
+  if (!task.work) return;
+  try {
+    task.work();
+  } catch (const Violation& violation) {
+    fail(violation.what());
+  }
+}
+
+template <class Done>
+cudaError_t run_until(const Done& done) {
+  Queues& all = queues();
+  if (all.failure != cudaSuccess) return remember(all.failure);
+  const OpenHeap open;
+  while (!done()) {
+    std::vector<Stream*> able;
+    std::copy_if(all.streams.begin(), all.streams.end(), std::back_inserter(able),
+                 [](const Stream* stream) { return can_run(*stream); });
+    if (able.empty()) {
+      fail("streams wait for events that nobody records");
+    } else {
+      run_front(*able[shuffle().below(static_cast<std::uint32_t>(able.size()))]);
+    }
+    if (all.failure != cudaSuccess) return remember(all.failure);
+  }
+  return cudaSuccess;
+}
+
+bool launches_block() {
+  const char* value = std::getenv("CUDA_LAUNCH_BLOCKING");
+  return value != nullptr && std::strcmp(value, "1") == 0;
+}
+
+}  // namespace
+
+void enqueue(cudaStream_t stream, std::function<void()> work) {
+  const std::lock_guard lock(queues().mutex);
+  of(stream).tasks.push_back({.work = std::move(work)});
+  if (launches_block()) finish(stream);
+}
+
+cudaError_t finish(cudaStream_t stream) {
+  const std::lock_guard lock(queues().mutex);
+  return run_until([&] { return of(stream).tasks.empty(); });
+}
+
+}  // namespace cuda_on_cpu
+
+using namespace cuda_on_cpu;  // NOLINT(google-build-using-namespace): the functions below are CUDA's
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorNotReady: return "device not ready";
+    case cudaErrorLaunchFailure: return queues().explanation.c_str();
+  }
+  return "unknown error";
+}
+
+cudaError_t cudaPeekAtLastError() {
+  return queues().failure != cudaSuccess ? queues().failure : queues().last;
+}
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = cudaPeekAtLastError();
+  queues().last = cudaSuccess;
+  return error;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  const std::lock_guard lock(queues().mutex);
+  *stream = new Stream;
+  queues().streams.push_back(*stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const std::lock_guard lock(queues().mutex);
+  const cudaError_t error = finish(stream);
+  std::erase(queues().streams, stream);
+  delete stream;
+  return error;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return finish(stream); }
+
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  const std::lock_guard lock(queues().mutex);
+  if (queues().failure != cudaSuccess) return remember(queues().failure);
+  return of(stream).tasks.empty() ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaDeviceSynchronize() {
+  const std::lock_guard lock(queues().mutex);
+  return run_until([] {
+    return std::all_of(queues().streams.begin(), queues().streams.end(),
+                       [](const Stream* stream) { return stream->tasks.empty(); });
+  });
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const std::lock_guard lock(queues().mutex);
+  of(stream).tasks.push_back({.work = {}, .wait = event, .ticket = event->recorded});
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new Event;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  const std::lock_guard lock(queues().mutex);
+  const cudaError_t error = cudaEventSynchronize(event);
+  delete event;
+  return error;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const std::lock_guard lock(queues().mutex);
+  of(stream).tasks.push_back({.work = {}, .record = event, .ticket = ++event->recorded});
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const std::lock_guard lock(queues().mutex);
+  const std::uint64_t ticket = event->recorded;
+  return run_until([&] { return event->reached >= ticket; });
+}
+
+/// Whoever asks again and again sees the work go on.
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const std::lock_guard lock(queues().mutex);
+  if (event->reached >= event->recorded) return cudaSuccess;
+  bool once = false;
+  const cudaError_t error =
+      run_until([&] { return event->reached >= event->recorded || std::exchange(once, true); });
+  if (error != cudaSuccess) return error;
+  return event->reached >= event->recorded ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                            cudaStream_t stream) {
+  const auto on_host = [](const void* address) {
+    return !is_device_memory(address) && !is_pinned_memory(address);
+  };
+  if (on_host(from)) {  // pageable memory is read before the call returns
+    auto copy = std::make_shared<std::vector<std::byte>>(bytes);
+    std::memcpy(copy->data(), from, bytes);
+    enqueue(stream, [=] { std::memcpy(to, copy->data(), bytes); });
+  } else {
+    enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+  }
+  return on_host(to) ? finish(stream) : cudaPeekAtLastError();
+}
+
+cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream) {
+  enqueue(stream, [=] { std::memset(to, byte, bytes); });
+  return cudaPeekAtLastError();
+}

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+
+#include "cuda_api.h"
+
+namespace cuda_on_cpu {
+
+/// A mark in the order of a stream's work, as often as it is recorded.
+class Event {
+ public:
+  std::uint64_t recorded = 0;  // of records queued, the last
+  std::uint64_t reached = 0;   // of records executed, the last
+};
+
+/// Work in its order. Nothing runs before somebody waits; then streams take turns at random, held back only
+/// by events.
+class Stream {
+ public:
+  struct Task {
+    std::function<void()> work;  // or
+    Event* record = nullptr;     // reaches `ticket`
+    Event* wait = nullptr;       // until it has reached `ticket`
+    std::uint64_t ticket = 0;
+  };
+  std::deque<Task> tasks;
+};
+
+/// Queues work, and runs it at once where CUDA_LAUNCH_BLOCKING is set.
+void enqueue(cudaStream_t stream, std::function<void()> work);
+/// Runs queued work of any streams until this one has none left.
+cudaError_t finish(cudaStream_t stream);
+
+/// While one exists, the host may touch device memory.
+class OpenHeap {
+ public:
+  OpenHeap();
+  ~OpenHeap();
+  OpenHeap(const OpenHeap&) = delete;
+  OpenHeap& operator=(const OpenHeap&) = delete;
+};
+bool is_device_memory(const void* address);
+bool is_pinned_memory(const void* address);
+
+}  // namespace cuda_on_cpu
