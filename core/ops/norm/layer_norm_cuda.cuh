@@ -1,0 +1,202 @@
+#pragma once
+
+#include "core/cuda/column_sums.cuh"
+#include "core/cuda/warp.cuh"
+
+namespace bireme::cuda {
+
+inline constexpr int kNormWarps = 4;  // rows of a block: enough loads in flight, no tail of idle warps
+
+/// Layer, RMS and group norm are one kernel: a row of `width` numbers, of which `groups` share a token.
+/// Without a mean it is the RMS norm. x_sum = x + scale ∘ branch, where there is a branch, is written on the
+/// way.
+template <class X, class Y>
+struct NormArguments {
+  using L = Lane<X>;
+  const X* x = nullptr;
+  const Y* branch = nullptr;
+  const L* scale = nullptr;  // of each row
+  X* x_sum = nullptr;
+  const L* gain = nullptr;
+  const L* bias = nullptr;
+  Y* y = nullptr;
+  L* mean = nullptr;
+  L* reciprocal = nullptr;
+  std::int64_t rows = 0, width = 0, groups = 1;
+  float offset = 0, epsilon = 0;
+};
+
+/// One warp a row. The row is read once from memory, then from L1: a mean, a variance in a pass of its own,
+/// since one pass loses it at large means.
+template <int N, class X, class Y>
+__global__ void __launch_bounds__(kNormWarps* kWarp) norm_kernel(NormArguments<X, Y> a) {
+  using L = Lane<X>;
+  const std::int64_t row = std::int64_t{blockIdx.x} * kNormWarps + threadIdx.x / kWarp;
+  if (row >= a.rows) return;
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const std::int64_t at = row * a.width, parameters = row % a.groups * a.width;
+  const X* x = a.x + at;
+  const bool centred = a.mean != nullptr;
+  L total = 0;
+  if (a.branch != nullptr) {
+    const L scale = a.scale != nullptr ? a.scale[row] : L{1};
+    for (std::int64_t c = lane * N; c < a.width; c += kWarp * N) {
+      auto sum = load_pack<N>(x + c);
+      const auto branch = load_pack<N>(a.branch + at + c);
+      for (int j = 0; j < N; ++j) sum.v[j] = scale * branch.v[j] + sum.v[j];
+      store_pack<N>(a.x_sum + at + c, sum);
+      for (int j = 0; j < N; ++j) total += centred ? sum.v[j] : sum.v[j] * sum.v[j];
+    }
+    x = a.x_sum + at;
+  } else {
+    for (std::int64_t c = lane * N; c < a.width; c += kWarp * N) {
+      const auto v = load_pack<N>(x + c);
+      for (int j = 0; j < N; ++j) total += centred ? v.v[j] : v.v[j] * v.v[j];
+    }
+  }
+  const L count = static_cast<L>(a.width);
+  L mean = 0, squares = warp_sum(total);
+  if (centred) {
+    mean = squares / count;
+    L deviations = 0;
+    for (std::int64_t c = lane * N; c < a.width; c += kWarp * N) {
+      const auto v = load_pack<N>(x + c);
+      for (int j = 0; j < N; ++j) deviations += (v.v[j] - mean) * (v.v[j] - mean);
+    }
+    squares = warp_sum(deviations);
+  }
+  const L reciprocal = L{1} / sqrt(squares / count + static_cast<L>(a.epsilon));
+  for (std::int64_t c = lane * N; c < a.width; c += kWarp * N) {
+    const auto v = load_pack<N>(x + c), gain = load_pack<N>(a.gain + parameters + c);
+    Pack<L, N> y;
+    for (int j = 0; j < N; ++j) {
+      L normal = (v.v[j] - mean) * reciprocal;
+      if (!centred) normal = stored<Y>(normal);
+      y.v[j] = normal * (gain.v[j] + static_cast<L>(a.offset));
+    }
+    if (a.bias != nullptr) {
+      const auto bias = load_pack<N>(a.bias + parameters + c);
+      for (int j = 0; j < N; ++j) y.v[j] += bias.v[j];
+    }
+    store_pack<N>(a.y + at + c, y);
+  }
+  if (lane == 0) {
+    if (centred) a.mean[row] = mean;
+    a.reciprocal[row] = reciprocal;
+  }
+}
+
+template <class X, class Y>
+void run_norm(DeviceMemory& memory, const NormArguments<X, Y>& a) {
+  if (a.rows == 0) return;
+  const Grid grid{{to_unsigned(ceil_div(a.rows, kNormWarps))}, {kNormWarps * kWarp}};
+  constexpr int N = kWidth<X, Y>;
+  if (fits_packs(a.width, N, a.x, a.branch, a.x_sum, a.gain, a.bias, a.y)) {
+    launch(memory.stream(), grid, norm_kernel<N, X, Y>, a);
+  } else {
+    launch(memory.stream(), grid, norm_kernel<1, X, Y>, a);
+  }
+}
+
+template <class X, class Y>
+struct NormGradient {
+  using L = Lane<X>;
+  const Y* dy = nullptr;
+  const X* x = nullptr;
+  const L* gain = nullptr;
+  const L* mean = nullptr;  // null: RMS norm
+  const L* reciprocal = nullptr;
+  const X* direct = nullptr;
+  const L* scale = nullptr;
+  std::int64_t rows = 0, width = 0, groups = 1;
+  float offset = 0;
+  X* dx = nullptr;
+  Y* dbranch = nullptr;
+  bool add_dx = false, add_dbranch = false;
+
+  void set(const Target& to_x, const Target& to_branch) {
+    if (to_x) dx = to_x.tensor.data<X>(), add_dx = to_x.accumulate;
+    if (to_branch) dbranch = to_branch.tensor.data<Y>(), add_dbranch = to_branch.accumulate;
+  }
+};
+
+/// One warp a row; the second pass reads dy and x from L1.
+template <int N, class X, class Y>
+__global__ void __launch_bounds__(kNormWarps* kWarp) norm_backward_kernel(NormGradient<X, Y> a) {
+  using L = Lane<X>;
+  const std::int64_t row = std::int64_t{blockIdx.x} * kNormWarps + threadIdx.x / kWarp;
+  if (row >= a.rows) return;
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const std::int64_t at = row * a.width;
+  const L* gains = a.gain + row % a.groups * a.width;
+  const L mean = a.mean != nullptr ? a.mean[row] : L{0}, reciprocal = a.reciprocal[row];
+  const L offset = static_cast<L>(a.offset), count = static_cast<L>(a.width);
+  L sum = 0, products = 0;
+  for (std::int64_t c = lane * N; c < a.width; c += kWarp * N) {
+    const auto dy = load_pack<N>(a.dy + at + c);
+    const auto x = load_pack<N>(a.x + at + c), gain = load_pack<N>(gains + c);
+    for (int j = 0; j < N; ++j) {
+      const L g = dy.v[j] * (gain.v[j] + offset);
+      sum += g;
+      products += g * ((x.v[j] - mean) * reciprocal);
+    }
+  }
+  const L mean_g = a.mean != nullptr ? warp_sum(sum) / count : L{0}, along = warp_sum(products) / count;
+  const L scale = a.scale != nullptr ? a.scale[row] : L{1};
+  for (std::int64_t c = lane * N; c < a.width; c += kWarp * N) {
+    const auto dy = load_pack<N>(a.dy + at + c);
+    const auto x = load_pack<N>(a.x + at + c), gain = load_pack<N>(gains + c);
+    Pack<L, N> dx;
+    for (int j = 0; j < N; ++j)
+      dx.v[j] = reciprocal * (dy.v[j] * (gain.v[j] + offset) - mean_g - (x.v[j] - mean) * reciprocal * along);
+    if (a.direct != nullptr) {
+      const auto direct = load_pack<N>(a.direct + at + c);
+      for (int j = 0; j < N; ++j) dx.v[j] += direct.v[j];
+    }
+    if (a.dx != nullptr) contribute_pack<N>(a.dx + at + c, dx, a.add_dx);
+    if (a.dbranch != nullptr) {
+      for (int j = 0; j < N; ++j) dx.v[j] *= scale;
+      Pack<Lane<Y>, N> branch;
+      for (int j = 0; j < N; ++j) branch.v[j] = static_cast<Lane<Y>>(dx.v[j]);
+      contribute_pack<N>(a.dbranch + at + c, branch, a.add_dbranch);
+    }
+  }
+}
+
+/// dgain and dbias, entry by entry of tokens [rows / groups, groups · width].
+template <class X, class Y>
+struct NormParameterOp {
+  static constexpr int kSums = 2;
+  NormGradient<X, Y> a;
+
+  __device__ void add(std::int64_t token, std::int64_t column, Lane<X>* sums) const {
+    const std::int64_t row = token * a.groups + column / a.width;
+    const Lane<X> dy = load(a.dy + token * a.groups * a.width + column);
+    const Lane<X> x = load(a.x + token * a.groups * a.width + column);
+    const Lane<X> mean = a.mean != nullptr ? a.mean[row] : Lane<X>{0};
+    sums[0] += dy * ((x - mean) * a.reciprocal[row]);
+    sums[1] += dy;
+  }
+};
+
+template <class X, class Y>
+void run_norm_backward(DeviceMemory& memory, const NormGradient<X, Y>& a, const Target& dgain,
+                       const Target& dbias) {
+  // The sums first: dx may take the place of what they read.
+  if (dgain || dbias) {
+    ColumnTargets<Lane<X>, 2> targets;
+    targets.set(0, dgain);
+    targets.set(1, dbias);
+    column_sums<NormParameterOp<X, Y>, Lane<X>>(memory, {a}, a.rows / a.groups, a.groups * a.width, targets);
+  }
+  if (a.rows == 0 || (a.dx == nullptr && a.dbranch == nullptr)) return;
+  const Grid grid{{to_unsigned(ceil_div(a.rows, kNormWarps))}, {kNormWarps * kWarp}};
+  constexpr int N = kWidth<X, Y>;
+  if (fits_packs(a.width, N, a.dy, a.x, a.gain, a.direct, a.dx, a.dbranch)) {
+    launch(memory.stream(), grid, norm_backward_kernel<N, X, Y>, a);
+  } else {
+    launch(memory.stream(), grid, norm_backward_kernel<1, X, Y>, a);
+  }
+}
+
+}  // namespace bireme::cuda
