@@ -64,11 +64,8 @@ class QueuedCommunicator final : public Communicator {
   std::jthread thread_;        // started by the first task
 };
 
+/// Memory that the host reaches: its own, or the managed memory of a GPU whose kernels are done.
 Elements elements_of(const Tensor& tensor) {
-  if (tensor.device().type != DeviceType::cpu) {
-    throw Error(ErrorKind::no_device, "this communicator moves host memory only", "distributed",
-                "choose run.device = cpu, or build Bireme with CUDA and NCCL");
-  }
   return {.data = tensor.raw(), .count = tensor.elements(), .type = tensor.dtype()};
 }
 

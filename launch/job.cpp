@@ -7,7 +7,7 @@
 #include <cstdio>
 
 #include "core/cpu/cpu_backend.h"
-#include "core/cuda/devices.h"
+#include "core/cuda/cuda_backend.h"
 #include "distributed/failure.h"
 #include "distributed/placement.h"
 
@@ -17,13 +17,11 @@ namespace {
 
 void report(const Error& error) { fmt::print(stderr, "bireme: error: {}\n", error.what()); }
 
-std::unique_ptr<Backend> make_backend(const Configuration& configuration) {
+std::unique_ptr<Backend> make_backend(const Configuration& configuration, const Communicator& world) {
   if (configuration.run.device == "cuda") {
-    const cuda::DeviceReport found = cuda::find_devices();
-    if (found.count == 0)
-      throw Error(ErrorKind::no_device, found.explanation, "run.device", "use --run.device cpu");
-    throw Error(ErrorKind::no_device, "this version trains on the CPU only", "run.device",
-                "use --run.device cpu");
+    const Placement place = world.placement();
+    return cuda::make_backend(
+        {.local_rank = place.local_rank, .local_size = place.local_size, .managed = true});
   }
   std::unique_ptr<Backend> backend = make_cpu_backend(make_host_memory());
   if (configuration.precision.type == "bf16" && !backend->has_fast_bf16()) {
@@ -49,7 +47,7 @@ int run_job(const std::function<int(Communicator& world)>& body) {
 
 Context make_context(const Configuration& configuration, Communicator& world) {
   Context context;
-  context.backend = make_backend(configuration);
+  context.backend = make_backend(configuration, world);
   context.threads =
       configuration.run.threads > 0 ? static_cast<int>(configuration.run.threads) : default_threads(world);
   omp_set_num_threads(context.threads);

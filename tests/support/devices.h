@@ -6,22 +6,32 @@
 #include <string>
 #include <vector>
 
-#include "core/cpu/cpu_backend.h"
 #include "core/cpu/features.h"
+#include "core/ops/backend.h"
 
 namespace bireme::test {
 
-/// What ops are tested on: the CPU in each instruction set that this machine has.
-inline std::vector<cpu::InstructionSet> devices() { return cpu::supported_instruction_sets(); }
+/// What an op is tested on: the CPU in one of its instruction sets, or a GPU.
+struct TestDevice {
+  bool is_gpu = false;
+  cpu::InstructionSet set = {};
+};
+
+/// The CPU in each instruction set that this machine has, and the GPU where there is one. In programs that
+/// are linked to the harness (tests/cuda_on_cpu) that is the harness.
+std::vector<TestDevice> devices();
+
+/// Kernels of a device whose memory tests may read and write. On a GPU that is managed memory, and each
+/// kernel is waited for.
+std::unique_ptr<Backend> make_test_backend(const TestDevice& device);
+/// On the GPU in programs that are linked to the harness, else on the CPU: for models and objectives.
+std::unique_ptr<Backend> make_test_backend();
 
 /// A test of ops, run once on every device: INSTANTIATE_TEST_SUITE_P(Devices, MyTest, on_every_device(),
 /// device_name).
-class DeviceTest : public ::testing::TestWithParam<cpu::InstructionSet> {
+class DeviceTest : public ::testing::TestWithParam<TestDevice> {
  protected:
-  DeviceTest() {
-    const cpu::UseInstructionSet use(GetParam());
-    backend_ = make_cpu_backend(make_host_memory());
-  }
+  DeviceTest() : backend_(make_test_backend(GetParam())) {}
   const Backend& backend() const { return *backend_; }
   Memory& memory() const { return backend_->memory(); }
 
@@ -30,8 +40,8 @@ class DeviceTest : public ::testing::TestWithParam<cpu::InstructionSet> {
 };
 
 inline auto on_every_device() { return ::testing::ValuesIn(devices()); }
-inline std::string device_name(const ::testing::TestParamInfo<cpu::InstructionSet>& info) {
-  return cpu::to_string(info.param);
+inline std::string device_name(const ::testing::TestParamInfo<TestDevice>& info) {
+  return info.param.is_gpu ? "gpu" : cpu::to_string(info.param.set);
 }
 
 }  // namespace bireme::test

@@ -1,0 +1,216 @@
+// Training by the kernels for GPUs, on the harness, against training on the CPU: the programs themselves.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/data/token_writer.h"
+#include "core/data/writer.h"
+#include "core/tensor/random.h"
+#include "tests/cli/program.h"
+#include "tests/support/expect_error.h"
+
+namespace bireme::test {
+namespace {
+
+constexpr const char* kConfiguration = R"([model]
+embed_dim = 16
+depth = 2
+heads = 2
+patch_size = 4
+image_size = 8
+drop_path = 0.1
+head_hidden = 16
+head_bottleneck = 8
+prototypes = 24
+
+[data]
+batch_size = 4
+global_size = 8
+local_size = 4
+local_crops = 2
+
+[run]
+steps = 4
+log_every = 1
+evaluate_every = 0
+)";
+constexpr int kSide = 8, kPictures = 12;
+
+constexpr const char* kLanguageModel = R"([model]
+embed_dim = 32
+depth = 2
+
+[data]
+batch_size = 2
+sequence_length = 24
+documents_apart = true
+
+[schedule]
+warmup_steps = 1
+
+[run]
+steps = 3
+log_every = 1
+evaluate_every = 0
+)";
+
+/// Twenty documents of random letters; every other letter follows from the one before.
+void write_text(const std::filesystem::path& folder) {
+  TokenWriter writer({.output = folder, .vocabulary = 27, .document_end = 26, .tokenizer = nullptr});
+  for (std::uint64_t document = 0; document < 20; ++document) {
+    RandomStream random(1, document, RandomUse::test);
+    std::vector<std::int32_t> tokens;
+    for (std::int64_t i = 10 + random.below(20); i > 0; --i) {
+      tokens.push_back(static_cast<std::int32_t>(random.below(26)));
+      tokens.push_back((tokens.back() + 3) % 26);
+    }
+    tokens.push_back(26);
+    writer.append(tokens);
+    writer.end_document();
+  }
+  writer.finish();
+}
+
+class CudaTraining : public ::testing::Test {
+ protected:
+  CudaTraining() {
+    folder_.write("tiny.toml", kConfiguration);
+    DatasetWriter writer({.output = folder_.path() / "set", .classes = {"a", "b", "c"}, .shard_size = 6});
+    for (int picture = 0; picture < kPictures; ++picture) {
+      EncodedPicture encoded{
+          .bytes = {}, .height = kSide, .width = kSide, .channels = 1, .label = picture % 3};
+      for (int pixel = 0; pixel < kSide * kSide; ++pixel)
+        encoded.bytes.push_back(static_cast<std::uint8_t>((pixel * 7 + picture * 31) % 251));
+      writer.append(std::move(encoded));
+    }
+    writer.finish({0.5}, {0.25});
+  }
+
+  /// Trains into the folder `run` and returns how it ended.
+  Outcome train(const char* program, const std::string& run, const std::string& more,
+                const std::string& before = "") {
+    const std::string words = "train --config " + path(configuration_) + " --data.path " + path(dataset_) +
+                              " --run " + path(run) + " " + more;
+    FILE* pipe = popen((before + " '" + program + "' " + words + " 2>&1").c_str(), "r");
+    std::string output;
+    std::array<char, 4096> piece;
+    for (std::size_t count; (count = fread(piece.data(), 1, piece.size(), pipe)) > 0;)
+      output.append(piece.data(), count);
+    const int status = pclose(pipe);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, output, ""};
+  }
+
+  /// A number of each step, from the run's metrics.
+  std::vector<double> metric(const std::string& run, const std::string& name) const {
+    std::ifstream lines(folder_.path() / run / "metrics.jsonl");
+    std::vector<double> values;
+    for (std::string line; std::getline(lines, line);) values.push_back(nlohmann::json::parse(line).at(name));
+    return values;
+  }
+  std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
+
+  TemporaryFolder folder_;
+  std::string configuration_ = "tiny.toml", dataset_ = "set";
+};
+
+class CudaLanguageModel : public CudaTraining, public ::testing::WithParamInterface<std::string> {
+ protected:
+  CudaLanguageModel() {
+    configuration_ = "language.toml", dataset_ = "text";
+    folder_.write(configuration_, kLanguageModel);
+    write_text(folder_.path() / dataset_);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Models, CudaLanguageModel, ::testing::Values("llama", "rwkv"),
+                         [](const auto& info) { return info.param; });
+
+void expect_near(const std::vector<double>& actual, const std::vector<double>& expected, double relative) {
+  ASSERT_EQ(actual.size(), expected.size());
+  ASSERT_FALSE(actual.empty());
+  for (std::size_t i = 0; i < actual.size(); ++i)
+    EXPECT_NEAR(actual[i], expected[i], relative * std::abs(expected[i])) << "step " << i + 1;
+}
+
+TEST_F(CudaTraining, DinoFollowsTheTrajectoryOfTheCpu) {
+  const Outcome cpu = train(BIREME_PROGRAM, "cpu", "--run.device cpu");
+  ASSERT_EQ(cpu.code, 0) << cpu.output;
+  const Outcome gpu = train(BIREME_CUDA_PROGRAM, "gpu", "--run.device cuda");
+  ASSERT_EQ(gpu.code, 0) << gpu.output;
+  // fp32 on both; four steps multiply what single kernels differ by.
+  expect_near(metric("gpu", "loss"), metric("cpu", "loss"), 1e-5);
+  expect_near(metric("gpu", "grad_norm"), metric("cpu", "grad_norm"), 1e-4);
+}
+
+TEST_P(CudaLanguageModel, FollowsTheTrajectoryOfTheCpu) {
+  const std::string model = " --model.type " + GetParam() + (GetParam() == "llama" ? " --model.heads 2" : "");
+  const Outcome cpu = train(BIREME_PROGRAM, "cpu", "--run.device cpu" + model);
+  ASSERT_EQ(cpu.code, 0) << cpu.output;
+  const Outcome gpu = train(BIREME_CUDA_PROGRAM, "gpu", "--run.device cuda" + model);
+  ASSERT_EQ(gpu.code, 0) << gpu.output;
+  expect_near(metric("gpu", "loss"), metric("cpu", "loss"), 1e-5);
+  expect_near(metric("gpu", "grad_norm"), metric("cpu", "grad_norm"), 1e-4);
+}
+
+TEST_F(CudaTraining, TwoRanksFollowTheTrajectoryOfOne) {
+  ASSERT_EQ(train(BIREME_PROGRAM, "cpu", "--run.device cpu").code, 0);
+  const Outcome two = train(BIREME_CUDA_PROGRAM, "two", "--run.device cuda",
+                            "CUDA_ON_CPU_DEVICES=2 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+                            "'" BIREME_MPIRUN "' -n 2 --oversubscribe");
+  ASSERT_EQ(two.code, 0) << two.output;
+  expect_near(metric("two", "loss"), metric("cpu", "loss"), 1e-5);
+}
+
+TEST_F(CudaTraining, MoreRanksThanGpusIsRefused) {
+  const Outcome two = train(BIREME_CUDA_PROGRAM, "two", "--run.device cuda",
+                            "CUDA_ON_CPU_DEVICES=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+                            "'" BIREME_MPIRUN "' -n 2 --oversubscribe");
+  EXPECT_EQ(two.code, 8) << two.output;
+  EXPECT_TRUE(mentions(two.output, {"2 ranks on this host, but 1 GPU", "--run.device cpu"}));
+}
+
+TEST_F(CudaTraining, EveryOrderOfThreadsAndStreamsGivesTheSameBits) {
+  ASSERT_EQ(train(BIREME_CUDA_PROGRAM, "one", "--run.device cuda", "CUDA_ON_CPU_SEED=1").code, 0);
+  ASSERT_EQ(train(BIREME_CUDA_PROGRAM, "two", "--run.device cuda", "CUDA_ON_CPU_SEED=2").code, 0);
+  EXPECT_EQ(metric("one", "loss"), metric("two", "loss"));
+  EXPECT_EQ(metric("one", "grad_norm"), metric("two", "grad_norm"));
+}
+
+TEST_F(CudaTraining, Bf16StaysNearTheTrajectoryOfFp32) {
+  const Outcome cpu = train(BIREME_PROGRAM, "cpu", "--run.device cpu");
+  ASSERT_EQ(cpu.code, 0) << cpu.output;
+  const Outcome gpu = train(BIREME_CUDA_PROGRAM, "gpu", "--run.device cuda --precision.type bf16");
+  ASSERT_EQ(gpu.code, 0) << gpu.output;
+  // Activations are rounded by up to 2⁻⁹ of themselves; the loss is a mean over many of them.
+  expect_near(metric("gpu", "loss"), metric("cpu", "loss"), 0.01);
+}
+
+TEST_F(CudaTraining, GoesOnFromItsCheckpoint) {
+  ASSERT_EQ(train(BIREME_CUDA_PROGRAM, "whole", "--run.device cuda").code, 0);
+  ASSERT_EQ(train(BIREME_CUDA_PROGRAM, "parts",
+                  "--run.device cuda --run.checkpoint_every 2 --run.keep_checkpoints 9")
+                .code,
+            0);
+  std::filesystem::remove_all(folder_.path() / "parts" / "checkpoints" / "step-00000004");
+  const Outcome again = train(BIREME_CUDA_PROGRAM, "parts", "--resume --run.device cuda");
+  ASSERT_EQ(again.code, 0) << again.output;
+  EXPECT_EQ(metric("parts", "loss"), metric("whole", "loss"));
+}
+
+TEST_F(CudaTraining, WithoutAGpuSaysSoInOneLine) {
+  const Outcome none = train(BIREME_CUDA_PROGRAM, "none", "--run.device cuda", "CUDA_ON_CPU_DEVICES=0");
+  EXPECT_EQ(none.code, 8) << none.output;
+  EXPECT_TRUE(mentions(none.output, {"no GPU is present", "use --run.device cpu"})) << none.output;
+  EXPECT_EQ(std::count(none.output.begin(), none.output.end(), '\n'), 1) << none.output;
+}
+
+TEST_F(CudaTraining, OutOfMemorySaysWhatWasAskedForHeldAndFree) {
+  const Outcome full = train(BIREME_CUDA_PROGRAM, "full", "--run.device cuda", "CUDA_ON_CPU_MEMORY=131072");
+  EXPECT_EQ(full.code, 1) << full.output;
+  EXPECT_TRUE(mentions(full.output,
+                       {"out of memory", "GPU 0", "asked for", "held by tensors", "free", "data.batch_size"}))
+      << full.output;
+}
+
+}  // namespace
+}  // namespace bireme::test
