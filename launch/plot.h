@@ -29,10 +29,11 @@ struct Series {
 struct Panel {
   std::string title, x_label = "step";
   std::vector<Series> series;
-  bool starts_at_zero = false;                                  ///< the y axis begins at 0
-  bool counts_steps = true;                                     ///< x are steps: whole numbers from 0 on
-  std::optional<std::pair<double, double>> x_range{}, y_range{};  ///< ends of an axis; by the data unless given
-  std::string note{};                                           ///< within the axes, at the top
+  bool starts_at_zero = false;  ///< the y axis begins at 0
+  bool counts_steps = true;     ///< x are steps: whole numbers from 0 on
+  std::optional<std::pair<double, double>> x_range{},
+      y_range{};       ///< ends of an axis; by the data unless given
+  std::string note{};  ///< within the axes, at the top
 };
 
 /// Panels in rows and columns, as many as fit the picture well, under a line of words in colours: the
