@@ -153,7 +153,7 @@ TEST_F(SyntheticDatasets, BatchesPredictTheMarkedTokensAlone) {
 }
 
 TEST_F(SyntheticDatasets, RefuseWindowsThatCutAcrossSequences) {
-  const TokenManifest& manifest = TokenDataset::open(path_).manifest();
+  const TokenManifest manifest = TokenDataset::open(path_).manifest();
   require_whole_sequences(manifest, 20, "data.sequence_length");
   require_whole_sequences({}, 19, "data.sequence_length");
   EXPECT_TRUE(mentions(
