@@ -23,4 +23,13 @@ CheckpointFile published_file(const std::string& name, const std::vector<Publish
   return file;
 }
 
+CheckpointContent published_content(const PublishedLanguageModel& model, const Tokenizer* tokenizer) {
+  CheckpointContent content;
+  content.files = {published_file("model.safetensors", model.tensors(), model.model().parameters())};
+  for (const Document& document : model.documents(DType::f32)) content.texts[document.name] = document.text;
+  if (tokenizer != nullptr)
+    for (const TokenizerFile& file : tokenizer->files()) content.texts[file.name] = file.bytes;
+  return content;
+}
+
 }  // namespace bireme

@@ -2,9 +2,8 @@
 
 #include <optional>
 
-#include "core/data/answer_dataset.h"
 #include "core/data/read_ahead.h"
-#include "core/data/sampler.h"
+#include "launch/answer_training.h"
 #include "launch/training_task.h"
 #include "models/published/language_model.h"
 #include "objectives/evaluate/judge.h"
@@ -21,7 +20,7 @@ class JudgeTask final : public TrainingTask {
 
   JudgeObjective& objective() override { return *objective_; }
   std::int64_t steps() const override { return steps_; }
-  std::string fingerprint() const override { return dataset_->fingerprint(); }
+  std::string fingerprint() const override { return data_->dataset.fingerprint(); }
   void start(std::int64_t step) override;
   Batch next() override { return batches_->next(); }
   double wait_seconds() const override { return batches_->wait_seconds(); }
@@ -30,19 +29,16 @@ class JudgeTask final : public TrainingTask {
   std::int64_t units_per_step() const override { return configuration_.data.batch_size; }
   CheckpointContent model() const override;
   void loaded() override { model_->model().parameters().refresh_bf16(); }
-  bool evaluates() const override { return validation_.has_value(); }
+  bool evaluates() const override { return data_ && data_->validation; }
   TrainingEvaluation evaluate(bool is_first) override;
 
  private:
-  void open_data();
-  std::unique_ptr<PublishedLanguageModel> make_model() const;
   JudgeDescription description() const;
 
   const Configuration& configuration_;
   const Context& context_;
-  std::optional<AnswerDataset> dataset_, validation_;
+  std::optional<AnswerTrainingData> data_;
   std::shared_ptr<const Tokenizer> tokenizer_;
-  std::optional<Sampler> sampler_;
   std::int64_t steps_;
   std::string base_;  // hash of the model that training begins with
   std::unique_ptr<PublishedLanguageModel> model_;

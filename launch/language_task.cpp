@@ -131,14 +131,7 @@ Batch LanguageTask::made_up_batch() const {
   return batch;
 }
 
-CheckpointContent LanguageTask::model() const {
-  CheckpointContent content;
-  content.files = {published_file("model.safetensors", model_->tensors(), model_->model().parameters())};
-  for (const Document& document : model_->documents(DType::f32)) content.texts[document.name] = document.text;
-  if (tokenizer_)
-    for (const TokenizerFile& file : tokenizer_->files()) content.texts[file.name] = file.bytes;
-  return content;
-}
+CheckpointContent LanguageTask::model() const { return published_content(*model_, tokenizer_.get()); }
 
 TrainingEvaluation LanguageTask::evaluate(bool /*is_first*/) {
   const std::int64_t length = configuration_.data.sequence_length;

@@ -9,10 +9,9 @@
 #include "core/base/error.h"
 #include "core/tensor/random.h"
 #include "launch/checkpoint_files.h"
-#include "launch/language_task.h"
 #include "launch/model_folder.h"
 #include "launch/preference_options.h"
-#include "models/registry.h"
+#include "objectives/answer_scores.h"
 #include "objectives/preference/kto.h"
 #include "objectives/preference/orpo.h"
 #include "objectives/reference_cache.h"
@@ -21,56 +20,25 @@ namespace bireme {
 
 namespace {
 
-// Rows of a pass without gradients: enough for products at full speed.
-constexpr std::int64_t kScoringTokens = 4096;
-
 ParameterSet::BuildOptions build_options(const Context& context, bool gradients) {
   return {.master = DType::f32, .gradients = gradients, .bf16_copy = context.type == DType::bf16};
 }
 
-std::int64_t tokens_of(const AnswerRecord& record) {
-  std::int64_t tokens = std::ssize(record.prompt);
-  for (const auto& answer : record.answers) tokens += std::ssize(answer);
-  return tokens;
-}
-
-/// Sums of all answers, in passes of a bounded number of tokens.
-std::vector<Answer> score_in_passes(const Context& context, const LanguageModel& model,
-                                    std::span<const AnswerRecord> records) {
-  std::vector<Answer> scored;
-  while (!records.empty()) {
-    std::size_t count = 0;
-    for (std::int64_t tokens = 0; count < records.size() && tokens < kScoringTokens; ++count)
-      tokens += tokens_of(records[count]);
-    const AnswerRows rows = pack_answers(records.first(count), {}, context.backend->memory());
-    for (const Answer& answer : score_answers(*context.backend, model, rows, context.type))
-      scored.push_back(answer);
-    records = records.subspan(count);
-    context.mesh->data().beat();
-  }
-  return scored;
-}
-
 /// Sums of every answer of `count` records under a model, by record and answer; each data rank computes its
 /// share, all get the whole. Collective.
-std::vector<double> score_records(const Context& context, const LanguageModel& model, std::int64_t count,
-                                  int answers, const std::function<AnswerRecord(std::int64_t)>& read) {
-  Communicator& data = context.mesh->data();
-  const Tensor sums(*make_host_memory(), {count * answers}, DType::f64);
-  fill(sums, 0);
-  const std::int64_t begin = data.rank() * count / data.size(), end = (data.rank() + 1) * count / data.size();
-  std::vector<AnswerRecord> records;
-  for (std::int64_t i = begin; i < end; ++i) records.push_back(read(i));
-  double* next = sums.data<double>() + begin * answers;
-  for (const Answer& answer : score_in_passes(context, model, records)) *next++ = answer.log_probability;
-  data.all_reduce(sums, Reduce::sum).wait();
-  return {sums.values<double>().begin(), sums.values<double>().end()};
+std::vector<double> score_sums(const Context& context, const LanguageModel& model, std::int64_t count,
+                               int answers, const ReadAnswers& read) {
+  std::vector<double> sums;
+  for (const auto& record : score_records(*context.backend, context.mesh->data(), model, count, answers, read,
+                                          {.type = context.type}))
+    for (const AnswerScore& answer : record) sums.push_back(answer.log_probability);
+  return sums;
 }
 
 std::vector<double> score_dataset(const Context& context, const LanguageModel& model,
                                   const AnswerDataset& dataset) {
-  return score_records(context, model, dataset.size(), dataset.manifest().answers(),
-                       [&](std::int64_t i) { return dataset.read(i); });
+  return score_sums(context, model, dataset.size(), dataset.manifest().answers(),
+                    [&](std::int64_t i) { return dataset.read(i); });
 }
 
 const char* unit_of(const Configuration& configuration) {
@@ -105,60 +73,24 @@ PreferenceTask::PreferenceTask(const Configuration& configuration, const Context
 }
 
 void PreferenceTask::open_data() {
-  const auto& d = configuration_.data;
-  const std::string& type = configuration_.objective.type;
-  if (type == "sft") {
-    dataset_ = AnswerDataset::open(d.path, {AnswerKind::sft, AnswerKind::pairs});
+  const auto& o = configuration_.objective;
+  if (o.type == "sft") {
+    data_ = AnswerTrainingData::open(configuration_, {AnswerKind::sft, AnswerKind::pairs});
   } else {
-    dataset_ =
-        AnswerDataset::open(d.path, {reads_pairs(configuration_) ? AnswerKind::pairs : AnswerKind::feedback});
+    data_ = AnswerTrainingData::open(
+        configuration_, {reads_pairs(configuration_) ? AnswerKind::pairs : AnswerKind::feedback});
   }
-  tokenizer_ = dataset_->tokenizer();
-  sampler_.emplace(SamplerOptions{.records = dataset_->size(),
-                                  .batch_size = d.batch_size,
-                                  .seed = static_cast<std::uint64_t>(configuration_.run.seed),
-                                  .shuffled = d.order == "shuffled"});
-  if (configuration_.run.epochs > 0) steps_ = configuration_.run.epochs * sampler_->iterations_per_epoch();
-  scores_ = dataset_->score_statistics();
-  if (type == "dro" && configuration_.objective.reward_normalise == "standard" && scores_.deviation == 0)
-    throw Error(ErrorKind::data, "all scores are equal: there is nothing to learn from them", d.path,
+  steps_ = data_->steps;
+  tokenizer_ = data_->dataset.tokenizer();
+  scores_ = data_->dataset.score_statistics();
+  if (o.type == "dro" && o.reward_normalise == "standard" && scores_.deviation == 0)
+    throw Error(ErrorKind::data, "all scores are equal: there is nothing to learn from them",
+                configuration_.data.path,
                 "prepare answers with different scores, or set objective.reward_normalise to \"none\"");
-  if (configuration_.run.evaluate_every <= 0 || d.validation.empty()) return;
-  validation_ = AnswerDataset::open(d.validation, {AnswerKind::pairs});
-  if (dataset_->manifest().tokenizer_fingerprint != validation_->manifest().tokenizer_fingerprint)
-    throw Error(ErrorKind::data,
-                "the validation pairs were made with another tokenizer than the training data", d.validation,
-                "prepare both with the same --tokenizer");
 }
 
 std::unique_ptr<PublishedLanguageModel> PreferenceTask::make_model() const {
-  const auto& m = configuration_.model;
-  constexpr std::int64_t made_up = 4096;
-  const std::int64_t tokens = dataset_ ? dataset_->manifest().vocabulary : made_up;
-  std::unique_ptr<PublishedLanguageModel> model;
-  if (!m.init.empty()) {
-    const std::filesystem::path folder = resolve_model_folder(m.init);
-    const std::string found(model_type_of(folder).name);
-    if (found != m.type)
-      throw Error(ErrorKind::usage,
-                  fmt::format("model.type is \"{}\", but the folder holds a {}", m.type, found), m.init,
-                  fmt::format("set model.type to \"{}\"", found));
-    model = describe_language_model(folder, context_.mesh->tensor());
-  } else {
-    LanguageModelSettings settings = language_model_settings(configuration_, tokens);
-    if (dataset_) {
-      if (m.context == 0) settings.context = std::max<std::int64_t>(1, dataset_->manifest().max_length);
-      settings.begin_token = dataset_->manifest().begin;
-      settings.end_token = dataset_->manifest().end;
-    }
-    model = make_language_model(settings, context_.mesh->tensor());
-  }
-  if (model->model().vocabulary() < tokens && dataset_)
-    throw Error(ErrorKind::usage,
-                fmt::format("the model knows {} kinds of tokens, but the dataset has {}",
-                            model->model().vocabulary(), tokens),
-                configuration_.data.path, "prepare the data with the tokenizer that the model was made with");
-  return model;
+  return describe_answer_model(configuration_, context_.mesh->tensor(), data_ ? &data_->dataset : nullptr);
 }
 
 void PreferenceTask::initialize(PublishedLanguageModel& model) const {
@@ -222,26 +154,21 @@ void PreferenceTask::make_objective() {
       options, *context_.mesh, model_->model(), make_preference_loss(configuration_), std::move(networks));
 }
 
-AnswerRecord PreferenceTask::borrowed(std::int64_t record) const {
-  AnswerRecord found = dataset_->read(record);
-  found.answers = {dataset_->read((record + dataset_->size() - 1) % dataset_->size()).answers.front()};
-  return found;
-}
-
 void PreferenceTask::compute_references() {
   const auto& o = configuration_.objective;
-  if (validation_) {
-    validation_references_ = score_dataset(context_, model_->model(), *validation_);
+  if (data_->validation) {
+    validation_references_ = score_dataset(context_, model_->model(), *data_->validation);
     start_values_ = clone(context_.backend->memory(), model_->model().parameters().flat_values());
   }
   if (!objective_->loss().needs_reference()) return;
   const bool borrows = o.type == "kto" && o.kl_pairing == "dataset";
   const std::string folder = o.reference.empty() ? configuration_.model.init : o.reference;
   if (folder.empty()) {  // random weights, of this run alone
-    references_ = score_dataset(context_, model_->model(), *dataset_);
+    references_ = score_dataset(context_, model_->model(), data_->dataset);
     if (borrows)
-      mismatched_references_ = score_records(context_, model_->model(), dataset_->size(), 1,
-                                             [this](std::int64_t i) { return borrowed(i); });
+      mismatched_references_ =
+          score_sums(context_, model_->model(), data_->dataset.size(), 1,
+                     [this](std::int64_t i) { return read_mismatched(data_->dataset, i); });
     return;
   }
   read_references(resolve_model_folder(folder), borrows);
@@ -261,19 +188,10 @@ void PreferenceTask::read_references(const std::filesystem::path& folder, bool b
     return other->model();
   };
   const auto score = [&](std::span<const AnswerRecord> records) {
-    const std::vector<Answer> sums = score_in_passes(context_, reference(), records);
-    std::vector<std::vector<AnswerScore>> scores;
-    std::size_t next = 0;
-    for (const AnswerRecord& record : records) {
-      auto& own = scores.emplace_back();
-      for (std::size_t i = 0; i < record.answers.size(); ++i, ++next)
-        own.push_back({.log_probability = sums[next].log_probability,
-                       .tokens = static_cast<std::int64_t>(sums[next].tokens)});
-    }
-    return scores;
+    return score_answers(*context_.backend, reference(), records, {.type = context_.type});
   };
   const ReferenceCache cache =
-      ReferenceCache::prepare(*dataset_, identity_of(*dataset_, hash, context_.type, borrows),
+      ReferenceCache::prepare(data_->dataset, identity_of(data_->dataset, hash, context_.type, borrows),
                               context_.mesh->data(), score, {.writes = context_.mesh->tensor().rank() == 0});
   if (world.rank() == 0) spdlog::info("reference log-probabilities: {}", cache.folder().string());
   references_ = cache.sums();
@@ -284,10 +202,10 @@ void PreferenceTask::describe(PlacedAnswer& answer, std::size_t which) const {
   const auto& o = configuration_.objective;
   if (!references_.empty())
     answer.reference =
-        references_[static_cast<std::size_t>(answer.record * dataset_->manifest().answers()) + which];
-  if (o.type == "kto") answer.liked = dataset_->label(answer.record);
+        references_[static_cast<std::size_t>(answer.record * data_->dataset.manifest().answers()) + which];
+  if (o.type == "kto") answer.liked = data_->dataset.label(answer.record);
   if (o.type != "dro") return;
-  answer.reward = dataset_->score(answer.record);
+  answer.reward = data_->dataset.score(answer.record);
   if (o.reward_normalise == "standard") {
     answer.reward = (answer.reward - scores_.mean) / std::max(scores_.deviation, 1e-8);
     if (o.reward_clip > 0) answer.reward = std::clamp(answer.reward, -o.reward_clip, o.reward_clip);
@@ -306,8 +224,8 @@ AnswerLoaderOptions PreferenceTask::loader_options(std::int64_t step) const {
   const auto& o = configuration_.objective;
   if (o.type != "kto" || o.kl_pairing == "none") return options;
   if (o.kl_pairing == "dataset") {
-    options.mismatch = [size = dataset_->size()](std::vector<std::int64_t> records) {
-      for (std::int64_t& record : records) record = (record + size - 1) % size;
+    options.mismatch = [size = data_->dataset.size()](std::vector<std::int64_t> records) {
+      for (std::int64_t& record : records) record = record_before(record, size);
       return records;
     };
     options.describe_mismatched = [this](PlacedAnswer& answer, std::size_t) {
@@ -320,7 +238,7 @@ AnswerLoaderOptions PreferenceTask::loader_options(std::int64_t step) const {
   options.mismatch = [this, pairing](const std::vector<std::int64_t>& records) {
     std::vector<std::int64_t> prompts;
     for (const std::int64_t record : records)
-      prompts.push_back(static_cast<std::int64_t>(dataset_->prompt_key(record)));
+      prompts.push_back(static_cast<std::int64_t>(data_->dataset.prompt_key(record)));
     std::vector<std::int64_t> sources = mismatched_records(prompts, pairing);
     for (std::int64_t& source : sources) source = records[static_cast<std::size_t>(source)];
     return sources;
@@ -330,13 +248,14 @@ AnswerLoaderOptions PreferenceTask::loader_options(std::int64_t step) const {
 
 void PreferenceTask::start(std::int64_t step) {
   if (step == 0) check_start();
-  loader_ = std::make_unique<AnswerLoader>(loader_options(step), *sampler_, *dataset_, make_host_memory());
+  loader_ = std::make_unique<AnswerLoader>(loader_options(step), data_->sampler, data_->dataset,
+                                           make_host_memory());
 }
 
 void PreferenceTask::check_start() {
   const bool speaks = context_.mesh->world().rank() == 0;
   if (configuration_.objective.type == "kto" && speaks) {
-    const auto [likes, dislikes] = dataset_->label_counts();
+    const auto [likes, dislikes] = data_->dataset.label_counts();
     const double ratio =
         configuration_.objective.desirable_weight * static_cast<double>(likes) /
         std::max(1e-9, configuration_.objective.undesirable_weight * static_cast<double>(dislikes));
@@ -353,10 +272,10 @@ void PreferenceTask::check_start() {
   // or cache.
   const Communicator& data = context_.mesh->data();
   std::vector<AnswerRecord> records;
-  for (const std::int64_t number : sampler_->share(0, data.rank(), data.size()).records)
-    if (records.size() < 8) records.push_back(dataset_->read(number));
+  for (const std::int64_t number : data_->sampler.share(0, data.rank(), data.size()).records)
+    if (records.size() < 8) records.push_back(data_->dataset.read(number));
   AnswerRows rows = pack_answers(records, {}, context_.backend->memory());
-  const auto each = static_cast<std::size_t>(dataset_->manifest().answers());
+  const auto each = static_cast<std::size_t>(data_->dataset.manifest().answers());
   for (std::size_t i = 0; i < rows.answers.size(); ++i) describe(rows.answers[i], i % each);
   double largest = 0;
   for (const Answer& answer : score_answers(*context_.backend, model_->model(), rows, context_.type))
@@ -364,8 +283,8 @@ void PreferenceTask::check_start() {
   largest = context_.mesh->data().all_reduce_value(largest, Reduce::max);
   if (!speaks) return;
   std::vector<double> averages;
-  for (std::int64_t i = 0; i < dataset_->size(); ++i) {
-    const AnswerLengths lengths = dataset_->lengths(i);
+  for (std::int64_t i = 0; i < data_->dataset.size(); ++i) {
+    const AnswerLengths lengths = data_->dataset.lengths(i);
     for (std::size_t which = 0; which < each; ++which)
       averages.push_back(references_[static_cast<std::size_t>(i) * each + which] /
                          static_cast<double>(lengths.scored(which)));
@@ -424,14 +343,7 @@ Batch PreferenceTask::made_up_batch() const {
   return batch;
 }
 
-CheckpointContent PreferenceTask::model() const {
-  CheckpointContent content;
-  content.files = {published_file("model.safetensors", model_->tensors(), model_->model().parameters())};
-  for (const Document& document : model_->documents(DType::f32)) content.texts[document.name] = document.text;
-  if (tokenizer_)
-    for (const TokenizerFile& file : tokenizer_->files()) content.texts[file.name] = file.bytes;
-  return content;
-}
+CheckpointContent PreferenceTask::model() const { return published_content(*model_, tokenizer_.get()); }
 
 std::vector<CheckpointFile> PreferenceTask::state() const {
   if (value_head_.bias == nullptr) return {};
@@ -468,13 +380,13 @@ void PreferenceTask::record(const std::filesystem::path& run, std::int64_t done)
 }
 
 TrainingEvaluation PreferenceTask::evaluate(bool /*is_first*/) {
-  const std::vector<double> sums = score_dataset(context_, model_->model(), *validation_);
+  const std::vector<double> sums = score_dataset(context_, model_->model(), *data_->validation);
   std::vector<Answer> answers(sums.size());
   for (std::size_t i = 0; i < sums.size(); ++i) {
     answers[i].log_probability = sums[i];
     answers[i].reference = validation_references_[i];
     answers[i].tokens =
-        static_cast<double>(validation_->lengths(static_cast<std::int64_t>(i / 2)).scored(i % 2));
+        static_cast<double>(data_->validation->lengths(static_cast<std::int64_t>(i / 2)).scored(i % 2));
   }
   const auto share = [&](const auto& holds) {
     return mean_of_pairs(answers, [&](const Answer& w, const Answer& l) { return holds(w, l) ? 1.0 : 0.0; });
@@ -506,11 +418,11 @@ TrainingEvaluation PreferenceTask::evaluate(bool /*is_first*/) {
   if (reads_pairs(configuration_)) {
     std::vector<double> slopes(answers.size());
     found.numbers.emplace_back("validation_loss", objective_->loss().evaluate(answers, slopes) /
-                                                      static_cast<double>(validation_->size()));
+                                                      static_cast<double>(data_->validation->size()));
   }
   found.message =
       fmt::format("ranking accuracy {:.1f} %, of averages {:.1f} %, of rewards {:.1f} % over {} pairs",
-                  100 * accuracy, 100 * normalized, 100 * rewards, validation_->size());
+                  100 * accuracy, 100 * normalized, 100 * rewards, data_->validation->size());
   return found;
 }
 

@@ -2,8 +2,8 @@
 
 #include <optional>
 
-#include "core/data/answer_dataset.h"
 #include "core/data/answer_loader.h"
+#include "launch/answer_training.h"
 #include "launch/pair_diagnostics.h"
 #include "launch/training_task.h"
 #include "models/published/language_model.h"
@@ -22,7 +22,7 @@ class PreferenceTask final : public TrainingTask {
 
   PreferenceObjective& objective() override { return *objective_; }
   std::int64_t steps() const override { return steps_; }
-  std::string fingerprint() const override { return dataset_->fingerprint(); }
+  std::string fingerprint() const override { return data_->dataset.fingerprint(); }
   void start(std::int64_t step) override;
   Batch next() override { return loader_->next(); }
   double wait_seconds() const override { return loader_->wait_seconds(); }
@@ -33,14 +33,13 @@ class PreferenceTask final : public TrainingTask {
   std::vector<CheckpointFile> state() const override;
   void loaded() override;
   void record(const std::filesystem::path& run, std::int64_t done) override;
-  bool evaluates() const override { return validation_.has_value(); }
+  bool evaluates() const override { return data_ && data_->validation; }
   TrainingEvaluation evaluate(bool is_first) override;
 
   PublishedLanguageModel& published() { return *model_; }
 
  private:
   void open_data();
-  /// A model of model.init's kind and sizes, or of the configuration's; not built.
   std::unique_ptr<PublishedLanguageModel> make_model() const;
   void initialize(PublishedLanguageModel& model) const;
   void make_value_function();
@@ -49,8 +48,6 @@ class PreferenceTask final : public TrainingTask {
   void compute_references();
   /// From the cache beside the dataset, which is made or completed where that is needed.
   void read_references(const std::filesystem::path& folder, bool borrows);
-  /// The prompt of each record with the answer of the record before it.
-  AnswerRecord borrowed(std::int64_t record) const;
   void describe(PlacedAnswer& answer, std::size_t which) const;
   AnswerLoaderOptions loader_options(std::int64_t step) const;
   /// Prints what a wrong template, type or cache would show in, before the first step.
@@ -60,10 +57,9 @@ class PreferenceTask final : public TrainingTask {
 
   const Configuration& configuration_;
   const Context& context_;
-  std::optional<AnswerDataset> dataset_, validation_;
+  std::optional<AnswerTrainingData> data_;
   ScoreStatistics scores_;
   std::shared_ptr<const Tokenizer> tokenizer_;
-  std::optional<Sampler> sampler_;
   std::int64_t steps_;
   const char* unit_;
   std::unique_ptr<PublishedLanguageModel> model_, reference_, value_model_;

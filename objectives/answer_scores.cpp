@@ -36,22 +36,21 @@ std::vector<std::vector<AnswerScore>> score_answers(const Backend& backend, cons
   return scores;
 }
 
-std::vector<std::vector<AnswerScore>> score_records(
-    const Backend& backend, Communicator& ranks, const LanguageModel& model, const AnswerDataset& dataset,
-    std::span<const std::int64_t> numbers, const ScoreAnswersOptions& options,
-    const std::function<void(std::int64_t, std::int64_t)>& progress) {
+std::vector<std::vector<AnswerScore>> score_records(const Backend& backend, Communicator& ranks,
+                                                    const LanguageModel& model, std::int64_t count,
+                                                    int answers, const ReadAnswers& read,
+                                                    const ScoreAnswersOptions& options,
+                                                    const ScoreProgress& progress) {
   constexpr std::int64_t block = 32;  // records read at a time
-  const std::int64_t count = std::ssize(numbers), share = (count + ranks.size() - 1) / ranks.size();
+  const std::int64_t share = (count + ranks.size() - 1) / ranks.size();
   const std::int64_t first = std::min(count, ranks.rank() * share), last = std::min(count, first + share);
-  const auto answers = static_cast<std::int64_t>(dataset.manifest().answers());
   // Each number comes from one rank, zeros from the others: the sum is exact.
   const std::shared_ptr<Memory> memory = make_host_memory();
   const Tensor all(*memory, {std::max<std::int64_t>(count, 1), answers, 2}, DType::f64);
   std::fill_n(all.data<double>(), all.elements(), 0.0);
   for (std::int64_t begin = first; begin < last; begin += block) {
     std::vector<AnswerRecord> records;
-    for (std::int64_t i = begin; i < std::min(last, begin + block); ++i)
-      records.push_back(dataset.read(numbers[static_cast<std::size_t>(i)]));
+    for (std::int64_t i = begin; i < std::min(last, begin + block); ++i) records.push_back(read(i));
     double* into = all.data<double>() + begin * answers * 2;
     for (const std::vector<AnswerScore>& scores : score_answers(backend, model, records, options))
       for (const AnswerScore& score : scores) {
@@ -62,10 +61,10 @@ std::vector<std::vector<AnswerScore>> score_records(
     if (progress) progress(std::min(count, (begin + block - first) * ranks.size()), count);
   }
   ranks.all_reduce(all, Reduce::sum).wait();
-  std::vector<std::vector<AnswerScore>> scores(numbers.size());
+  std::vector<std::vector<AnswerScore>> scores(static_cast<std::size_t>(count));
   const double* from = all.data<double>();
   for (std::vector<AnswerScore>& record : scores)
-    for (std::int64_t a = 0; a < answers; ++a, from += 2)
+    for (int a = 0; a < answers; ++a, from += 2)
       record.push_back({.log_probability = from[0], .tokens = static_cast<std::int64_t>(from[1])});
   return scores;
 }

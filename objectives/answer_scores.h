@@ -32,12 +32,15 @@ std::vector<std::vector<AnswerScore>> score_answers(const Backend& backend, cons
                                                     std::span<const AnswerRecord> records,
                                                     const ScoreAnswersOptions& options = {});
 
-/// Scores the answers of these records of a dataset, spread over `ranks`; every rank gets all scores.
-/// @param numbers  of the records; the result has one entry for each
-/// Collective over `ranks`.
-std::vector<std::vector<AnswerScore>> score_records(
-    const Backend& backend, Communicator& ranks, const LanguageModel& model, const AnswerDataset& dataset,
-    std::span<const std::int64_t> numbers, const ScoreAnswersOptions& options = {},
-    const std::function<void(std::int64_t done, std::int64_t total)>& progress = {});
+using ReadAnswers = std::function<AnswerRecord(std::int64_t index)>;
+using ScoreProgress = std::function<void(std::int64_t done, std::int64_t total)>;
+
+/// Scores `count` records of `answers` answers each, spread over `ranks`; every rank gets all scores, one
+/// entry for each record. Collective over `ranks`.
+std::vector<std::vector<AnswerScore>> score_records(const Backend& backend, Communicator& ranks,
+                                                    const LanguageModel& model, std::int64_t count,
+                                                    int answers, const ReadAnswers& read,
+                                                    const ScoreAnswersOptions& options = {},
+                                                    const ScoreProgress& progress = {});
 
 }  // namespace bireme

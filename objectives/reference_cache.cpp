@@ -62,13 +62,6 @@ struct Part {
   std::vector<std::int64_t> mismatched_records;
 };
 
-/// The prompt of a record with the first answer of the one before it.
-AnswerRecord mismatched(const AnswerDataset& dataset, std::int64_t number) {
-  AnswerRecord record = dataset.read(number);
-  record.answers = {dataset.read((number + dataset.size() - 1) % dataset.size()).answers.front()};
-  return record;
-}
-
 Part compute(const AnswerDataset& dataset, const Layout& layout, std::int64_t shard, bool has_mismatched,
              const ScoreReference& score, Communicator& ranks) {
   constexpr std::int64_t block = 32;  // records read at a time
@@ -77,7 +70,7 @@ Part compute(const AnswerDataset& dataset, const Layout& layout, std::int64_t sh
     std::vector<AnswerRecord> records, others;
     for (std::int64_t i = begin; i < std::min(layout.last(shard), begin + block); ++i) {
       records.push_back(dataset.read(i));
-      if (has_mismatched) others.push_back(mismatched(dataset, i));
+      if (has_mismatched) others.push_back(read_mismatched(dataset, i));
     }
     for (const std::vector<AnswerScore>& record : score(records))
       for (const AnswerScore& answer : record) {
@@ -90,7 +83,7 @@ Part compute(const AnswerDataset& dataset, const Layout& layout, std::int64_t sh
     ranks.beat();
   }
   for (std::int64_t i = layout.first(shard); has_mismatched && i < layout.last(shard); ++i)
-    part.mismatched_records.push_back((i + layout.records - 1) % layout.records);
+    part.mismatched_records.push_back(record_before(i, layout.records));
   return part;
 }
 
@@ -174,6 +167,12 @@ void append(std::vector<T>& all, const Hdf5Reader& file, const char* name, std::
 }
 
 }  // namespace
+
+AnswerRecord read_mismatched(const AnswerDataset& dataset, std::int64_t number) {
+  AnswerRecord record = dataset.read(number);
+  record.answers = {dataset.read(record_before(number, dataset.size())).answers.front()};
+  return record;
+}
 
 std::vector<std::pair<std::string, std::string>> ReferenceIdentity::fields() const {
   return {{"version", std::to_string(kVersion)},

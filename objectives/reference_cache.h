@@ -37,6 +37,14 @@ ReferenceIdentity identity_of(const AnswerDataset& dataset, const std::string& m
 /// @throws Error (checkpoint)
 std::string hash_of_model(const std::filesystem::path& folder);
 
+/// The record whose answer a prompt borrows where pairs are mismatched by the order of the dataset: the one
+/// before, cyclically.
+inline std::int64_t record_before(std::int64_t number, std::int64_t records) {
+  return (number + records - 1) % records;
+}
+/// The prompt of a record with the first answer of the record before it.
+AnswerRecord read_mismatched(const AnswerDataset& dataset, std::int64_t number);
+
 /// Scores answers under the reference; collective over its tensor ranks.
 using ScoreReference =
     std::function<std::vector<std::vector<AnswerScore>>(std::span<const AnswerRecord> records)>;

@@ -52,11 +52,14 @@ using Scores = std::vector<std::vector<AnswerScore>>;
 Scores score(const LanguageSession& session, Communicator& world, const LanguageModel& model,
              const AnswerDataset& data, const Selection& selection, const std::string& label) {
   std::optional<Progress> bar;
-  return score_records(session.backend(), world, model, data, selection.numbers, {.type = session.type()},
-                       [&](std::int64_t done, std::int64_t total) {
-                         if (!bar) bar.emplace(terminal_progress(label, total, 0, world.rank()));
-                         bar->update(done);
-                       });
+  return score_records(
+      session.backend(), world, model, std::ssize(selection.numbers), data.manifest().answers(),
+      [&](std::int64_t i) { return data.read(selection.numbers[static_cast<std::size_t>(i)]); },
+      {.type = session.type()},
+      [&](std::int64_t done, std::int64_t total) {
+        if (!bar) bar.emplace(terminal_progress(label, total, 0, world.rank()));
+        bar->update(done);
+      });
 }
 
 /// Squared distance of two models of the same structure; nothing where they differ in it.

@@ -1,0 +1,69 @@
+#include "launch/answer_training.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "core/base/error.h"
+#include "launch/language_task.h"
+#include "launch/model_folder.h"
+#include "models/registry.h"
+
+namespace bireme {
+
+AnswerTrainingData AnswerTrainingData::open(const Configuration& configuration,
+                                            std::initializer_list<AnswerKind> accepted) {
+  const auto& d = configuration.data;
+  AnswerDataset dataset = AnswerDataset::open(d.path, accepted);
+  const Sampler sampler({.records = dataset.size(),
+                         .batch_size = d.batch_size,
+                         .seed = static_cast<std::uint64_t>(configuration.run.seed),
+                         .shuffled = d.order == "shuffled"});
+  const std::int64_t steps = configuration.run.epochs > 0
+                                 ? configuration.run.epochs * sampler.iterations_per_epoch()
+                                 : std::max<std::int64_t>(1, configuration.run.steps);
+  AnswerTrainingData data{
+      .dataset = std::move(dataset), .validation = {}, .sampler = sampler, .steps = steps};
+  if (configuration.run.evaluate_every <= 0 || d.validation.empty()) return data;
+  data.validation = AnswerDataset::open(d.validation, {AnswerKind::pairs});
+  if (data.dataset.manifest().tokenizer_fingerprint != data.validation->manifest().tokenizer_fingerprint)
+    throw Error(ErrorKind::data,
+                "the validation pairs were made with another tokenizer than the training data", d.validation,
+                "prepare both with the same --tokenizer");
+  return data;
+}
+
+std::unique_ptr<PublishedLanguageModel> describe_answer_model(const Configuration& configuration,
+                                                              Communicator& tensor,
+                                                              const AnswerDataset* dataset) {
+  const auto& m = configuration.model;
+  constexpr std::int64_t made_up = 4096;
+  const std::int64_t tokens = dataset != nullptr ? dataset->manifest().vocabulary : made_up;
+  std::unique_ptr<PublishedLanguageModel> model;
+  if (!m.init.empty()) {
+    const std::filesystem::path folder = resolve_model_folder(m.init);
+    if (const std::string found(model_type_of(folder).name); found != m.type)
+      throw Error(ErrorKind::usage,
+                  fmt::format("model.type is \"{}\", but the folder holds a {}", m.type, found), m.init,
+                  fmt::format("set model.type to \"{}\"", found));
+    model = describe_language_model(folder, tensor);
+  } else {
+    LanguageModelSettings settings = language_model_settings(configuration, tokens);
+    if (dataset != nullptr) {
+      if (m.context == 0) settings.context = std::max<std::int64_t>(1, dataset->manifest().max_length);
+      settings.begin_token = dataset->manifest().begin;
+      settings.end_token = dataset->manifest().end;
+    }
+    model = make_language_model(settings, tensor);
+  }
+  if (dataset != nullptr && model->model().vocabulary() < tokens)
+    throw Error(ErrorKind::usage,
+                fmt::format("the model knows {} kinds of tokens, but the dataset has {}",
+                            model->model().vocabulary(), tokens),
+                configuration.data.path, "prepare the data with the tokenizer that the model was made with");
+  return model;
+}
+
+}  // namespace bireme

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <initializer_list>
+#include <memory>
+#include <optional>
+
+#include "core/data/answer_dataset.h"
+#include "core/data/sampler.h"
+#include "launch/job.h"
+#include "models/published/language_model.h"
+
+namespace bireme {
+
+/// What trainings on prompts with answers read.
+struct AnswerTrainingData {
+  AnswerDataset dataset;
+  std::optional<AnswerDataset> validation;  ///< held-out pairs, where the run evaluates
+  Sampler sampler;
+  std::int64_t steps = 0;  ///< of the whole run
+
+  /// @throws Error (data, usage) for a dataset of another kind, and for held-out pairs of another tokenizer
+  static AnswerTrainingData open(const Configuration& configuration,
+                                 std::initializer_list<AnswerKind> accepted);
+};
+
+/// A model of model.init's kind and sizes, or of the configuration's, that knows the dataset's tokens; not
+/// built.
+/// @param dataset  null for made-up data
+/// @throws Error (usage) where model.init is of another type, or knows fewer tokens
+std::unique_ptr<PublishedLanguageModel> describe_answer_model(const Configuration& configuration,
+                                                              Communicator& tensor,
+                                                              const AnswerDataset* dataset);
+
+}  // namespace bireme
