@@ -4,11 +4,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "core/data/token_writer.h"
 #include "core/data/writer.h"
-#include "core/tensor/random.h"
 #include "tests/cli/program.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/made_up_text.h"
 
 namespace bireme::test {
 namespace {
@@ -54,23 +53,6 @@ steps = 3
 log_every = 1
 evaluate_every = 0
 )";
-
-/// Twenty documents of random letters; every other letter follows from the one before.
-void write_text(const std::filesystem::path& folder) {
-  TokenWriter writer({.output = folder, .vocabulary = 27, .document_end = 26, .tokenizer = nullptr});
-  for (std::uint64_t document = 0; document < 20; ++document) {
-    RandomStream random(1, document, RandomUse::test);
-    std::vector<std::int32_t> tokens;
-    for (std::int64_t i = 10 + random.below(20); i > 0; --i) {
-      tokens.push_back(static_cast<std::int32_t>(random.below(26)));
-      tokens.push_back((tokens.back() + 3) % 26);
-    }
-    tokens.push_back(26);
-    writer.append(tokens);
-    writer.end_document();
-  }
-  writer.finish();
-}
 
 class CudaTraining : public ::testing::Test {
  protected:
@@ -119,7 +101,7 @@ class CudaLanguageModel : public CudaTraining, public ::testing::WithParamInterf
   CudaLanguageModel() {
     configuration_ = "language.toml", dataset_ = "text";
     folder_.write(configuration_, kLanguageModel);
-    write_text(folder_.path() / dataset_);
+    write_made_up_text(folder_.path() / dataset_, {.documents = 20, .shortest = 10});
   }
 };
 INSTANTIATE_TEST_SUITE_P(Models, CudaLanguageModel, ::testing::Values("llama", "rwkv"),

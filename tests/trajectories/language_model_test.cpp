@@ -3,11 +3,10 @@
 #include <cmath>
 #include <mutex>
 
-#include "core/data/token_writer.h"
-#include "core/tensor/random.h"
 #include "launch/language_task.h"
 #include "launch/trainer.h"
 #include "launch/training_state.h"
+#include "tests/support/made_up_text.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
 
@@ -15,24 +14,6 @@ namespace bireme::test {
 namespace {
 
 constexpr std::int64_t kSteps = 4;
-
-/// Forty documents of random letters; every other letter follows from the one before, so there is something
-/// to learn.
-void write_text(const std::filesystem::path& folder) {
-  TokenWriter writer({.output = folder, .vocabulary = 27, .document_end = 26, .tokenizer = nullptr});
-  for (std::uint64_t document = 0; document < 40; ++document) {
-    RandomStream random(1, document, RandomUse::test);
-    std::vector<std::int32_t> tokens;
-    for (std::int64_t i = 20 + random.below(40); i > 0; --i) {
-      tokens.push_back(static_cast<std::int32_t>(random.below(26)));
-      tokens.push_back((tokens.back() + 3) % 26);
-    }
-    tokens.push_back(26);
-    writer.append(tokens);
-    writer.end_document();
-  }
-  writer.finish();
-}
 
 struct Layout {
   int ranks, tensor;
@@ -106,7 +87,7 @@ std::vector<double> resumed_losses(const Configuration& configuration, int ranks
 
 class LanguageModelTraining : public testing::TestWithParam<std::string> {
  protected:
-  LanguageModelTraining() { write_text(text_); }
+  LanguageModelTraining() { write_made_up_text(text_, {.documents = 40, .shortest = 20}); }
   TemporaryFolder folder_;
   std::filesystem::path text_ = folder_.path() / "text";
 };

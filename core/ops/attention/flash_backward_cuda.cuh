@@ -52,12 +52,7 @@ __global__ void __launch_bounds__(kFlashWarps* kWarp)
                      high = s.high(sequence, end - 1);
   for (std::int64_t tile = low; tile < high; tile += kFlashTile) {
     __syncthreads();
-    for (std::int64_t i = threadIdx.x; i < kFlashTile * d; i += blockDim.x) {
-      const std::int64_t column = i / d, c = i % d, at = s.key(sequence, tile + column, head) + c;
-      const bool inside = tile + column < high;
-      keys[column * wide + c] = inside ? load(s.k + at) : L{0};
-      values[column * wide + c] = inside ? load(s.v + at) : L{0};
-    }
+    load_key_tile(s, sequence, head, tile, high, keys, values);
     __syncthreads();
 #pragma unroll
     for (int r = 0; r < kFlashRows; ++r) {

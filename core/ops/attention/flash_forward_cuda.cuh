@@ -66,6 +66,21 @@ __device__ __forceinline__ L dot(const L* a, const L* b, std::int64_t count) {
   return sum;
 }
 
+/// Keys and values of the tile's columns below `high`, zeros past it; rows are d + 1 apart, so that the lanes
+/// of a warp fall on different banks. By the whole block, between barriers.
+template <class T>
+__device__ void load_key_tile(const FlashShape<T>& s, std::int64_t sequence, std::int64_t head,
+                              std::int64_t tile, std::int64_t high, Lane<T>* keys, Lane<T>* values) {
+  using L = Lane<T>;
+  const std::int64_t d = s.dimension, wide = d + 1;
+  for (std::int64_t i = threadIdx.x; i < kFlashTile * d; i += blockDim.x) {
+    const std::int64_t column = i / d, c = i % d, at = s.key(sequence, tile + column, head) + c;
+    const bool inside = tile + column < high;
+    keys[column * wide + c] = inside ? load(s.k + at) : L{0};
+    values[column * wide + c] = inside ? load(s.v + at) : L{0};
+  }
+}
+
 /// A block takes 16 queries of one head, four a warp, and walks over tiles of 32 keys in shared memory: lane
 /// l scores key l of the tile, then sums components l, l + 32, … of the result, with a running maximum and
 /// sum (Dao et al. 2022). Components: most of a lane, ⌈d / 32⌉.
@@ -98,12 +113,7 @@ __global__ void __launch_bounds__(kFlashWarps* kWarp)
                      high = s.high(sequence, end - 1);
   for (std::int64_t tile = low; tile < high; tile += kFlashTile) {
     __syncthreads();
-    for (std::int64_t i = threadIdx.x; i < kFlashTile * d; i += blockDim.x) {
-      const std::int64_t column = i / d, c = i % d, at = s.key(sequence, tile + column, head) + c;
-      const bool inside = tile + column < high;
-      keys[column * wide + c] = inside ? load(s.k + at) : L{0};
-      values[column * wide + c] = inside ? load(s.v + at) : L{0};
-    }
+    load_key_tile(s, sequence, head, tile, high, keys, values);
     __syncthreads();
 #pragma unroll
     for (int r = 0; r < kFlashRows; ++r) {
