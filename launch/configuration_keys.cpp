@@ -378,7 +378,7 @@ std::vector<Key> make_table() {
        "Steps between two evaluations (k-NN of pictures, perplexity of text, ranking of answers); 0 makes "
        "none."},
       {"run.device", run<&Run::device>, one_of({"auto", "cpu", "cuda"}), execution, "",
-       "Where to compute; auto takes a GPU when there is one."},
+       "Where to compute; auto is the CPU as long as no run on a real GPU has been seen."},
       {"run.threads", run<&Run::threads>, between(0, 4096), execution, "threads",
        "Compute threads of each rank; 0 takes OMP_NUM_THREADS, or the cores that the rank may use."},
       {"run.max_skipped_steps", run<&Run::max_skipped_steps>, at_least(0), execution, "steps",
