@@ -13,8 +13,8 @@
 
 namespace bireme {
 
-AnswerTrainingData AnswerTrainingData::open(const Configuration& configuration,
-                                            std::initializer_list<AnswerKind> accepted) {
+std::unique_ptr<AnswerTrainingData> AnswerTrainingData::open(const Configuration& configuration,
+                                                             std::initializer_list<AnswerKind> accepted) {
   const auto& d = configuration.data;
   AnswerDataset dataset = AnswerDataset::open(d.path, accepted);
   const Sampler sampler({.records = dataset.size(),
@@ -24,11 +24,11 @@ AnswerTrainingData AnswerTrainingData::open(const Configuration& configuration,
   const std::int64_t steps = configuration.run.epochs > 0
                                  ? configuration.run.epochs * sampler.iterations_per_epoch()
                                  : std::max<std::int64_t>(1, configuration.run.steps);
-  AnswerTrainingData data{
-      .dataset = std::move(dataset), .validation = {}, .sampler = sampler, .steps = steps};
+  auto data = std::make_unique<AnswerTrainingData>(AnswerTrainingData{
+      .dataset = std::move(dataset), .validation = nullptr, .sampler = sampler, .steps = steps});
   if (configuration.run.evaluate_every <= 0 || d.validation.empty()) return data;
-  data.validation = AnswerDataset::open(d.validation, {AnswerKind::pairs});
-  if (data.dataset.manifest().tokenizer_fingerprint != data.validation->manifest().tokenizer_fingerprint)
+  data->validation = std::make_unique<AnswerDataset>(AnswerDataset::open(d.validation, {AnswerKind::pairs}));
+  if (data->dataset.manifest().tokenizer_fingerprint != data->validation->manifest().tokenizer_fingerprint)
     throw Error(ErrorKind::data,
                 "the validation pairs were made with another tokenizer than the training data", d.validation,
                 "prepare both with the same --tokenizer");

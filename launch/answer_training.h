@@ -2,7 +2,6 @@
 
 #include <initializer_list>
 #include <memory>
-#include <optional>
 
 #include "core/data/answer_dataset.h"
 #include "core/data/sampler.h"
@@ -14,13 +13,13 @@ namespace bireme {
 /// What trainings on prompts with answers read.
 struct AnswerTrainingData {
   AnswerDataset dataset;
-  std::optional<AnswerDataset> validation;  ///< held-out pairs, where the run evaluates
+  std::unique_ptr<AnswerDataset> validation;  ///< held-out pairs; null where the run does not evaluate
   Sampler sampler;
   std::int64_t steps = 0;  ///< of the whole run
 
   /// @throws Error (data, usage) for a dataset of another kind, and for held-out pairs of another tokenizer
-  static AnswerTrainingData open(const Configuration& configuration,
-                                 std::initializer_list<AnswerKind> accepted);
+  static std::unique_ptr<AnswerTrainingData> open(const Configuration& configuration,
+                                                  std::initializer_list<AnswerKind> accepted);
 };
 
 /// A model of model.init's kind and sizes, or of the configuration's, that knows the dataset's tokens; not

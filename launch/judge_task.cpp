@@ -66,6 +66,7 @@ void JudgeTask::start(std::int64_t step) {
        memory = make_host_memory()](std::int64_t part) {
         const Sampler::Share share = data_->sampler.share_of_part(part, accumulate, rank, size);
         std::vector<AnswerRecord> pairs;
+        pairs.reserve(share.records.size());
         for (const std::int64_t number : share.records) pairs.push_back(data_->dataset.read(number));
         TokenBatch batch = judge_batch(pairs, *memory);
         batch.epoch = share.epoch;
@@ -84,6 +85,7 @@ Batch JudgeTask::made_up_batch() const {
   for (AnswerRecord& record : records) {
     const auto fill = [&](std::int64_t count) {
       std::vector<std::int32_t> tokens;
+      tokens.reserve(static_cast<std::size_t>(count));
       for (std::int64_t i = 0; i < count; ++i)
         tokens.push_back(static_cast<std::int32_t>(random.below(model_->model().vocabulary())));
       return tokens;

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <optional>
-
 #include "core/data/read_ahead.h"
 #include "launch/answer_training.h"
 #include "launch/training_task.h"
@@ -29,7 +27,7 @@ class JudgeTask final : public TrainingTask {
   std::int64_t units_per_step() const override { return configuration_.data.batch_size; }
   CheckpointContent model() const override;
   void loaded() override { model_->model().parameters().refresh_bf16(); }
-  bool evaluates() const override { return data_ && data_->validation; }
+  bool evaluates() const override { return data_ && data_->validation != nullptr; }
   TrainingEvaluation evaluate(bool is_first) override;
 
  private:
@@ -37,7 +35,7 @@ class JudgeTask final : public TrainingTask {
 
   const Configuration& configuration_;
   const Context& context_;
-  std::optional<AnswerTrainingData> data_;
+  std::unique_ptr<AnswerTrainingData> data_;  // null for made-up batches
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::int64_t steps_;
   std::string base_;  // hash of the model that training begins with

@@ -51,16 +51,17 @@ LanguageTask::LanguageTask(const Configuration& configuration, const Context& co
 
 void LanguageTask::open_data() {
   const auto& d = configuration_.data;
-  dataset_ = TokenDataset::open(d.path);
+  dataset_ = std::make_unique<TokenDataset>(TokenDataset::open(d.path));
   tokenizer_ = dataset_->tokenizer();
   require_whole_sequences(dataset_->manifest(), d.sequence_length, "data.sequence_length");
-  sampler_.emplace(SamplerOptions{.records = count_windows(dataset_->tokens(), windows()),
-                                  .batch_size = d.batch_size,
-                                  .seed = static_cast<std::uint64_t>(configuration_.run.seed),
-                                  .shuffled = d.order == "shuffled"});
+  sampler_ =
+      std::make_unique<Sampler>(SamplerOptions{.records = count_windows(dataset_->tokens(), windows()),
+                                               .batch_size = d.batch_size,
+                                               .seed = static_cast<std::uint64_t>(configuration_.run.seed),
+                                               .shuffled = d.order == "shuffled"});
   if (configuration_.run.epochs > 0) steps_ = configuration_.run.epochs * sampler_->iterations_per_epoch();
   if (configuration_.run.evaluate_every <= 0 || d.validation.empty()) return;
-  validation_ = TokenDataset::open(d.validation);
+  validation_ = std::make_unique<TokenDataset>(TokenDataset::open(d.validation));
   const TokenManifest& ours = dataset_->manifest();
   const TokenManifest& theirs = validation_->manifest();
   if (ours.tokenizer_fingerprint != theirs.tokenizer_fingerprint)

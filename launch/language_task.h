@@ -1,6 +1,6 @@
 #pragma once
 
-#include <optional>
+#include <memory>
 
 #include "core/data/token_dataset.h"
 #include "core/data/token_loader.h"
@@ -31,7 +31,7 @@ class LanguageTask final : public TrainingTask {
   std::int64_t units_per_step() const override;
   CheckpointContent model() const override;
   void loaded() override { model_->model().parameters().refresh_bf16(); }
-  bool evaluates() const override { return validation_.has_value(); }
+  bool evaluates() const override { return validation_ != nullptr; }
   TrainingEvaluation evaluate(bool is_first) override;
 
   PublishedLanguageModel& published() { return *model_; }
@@ -44,9 +44,9 @@ class LanguageTask final : public TrainingTask {
 
   const Configuration& configuration_;
   const Context& context_;
-  std::optional<TokenDataset> dataset_, validation_;
-  std::shared_ptr<const Tokenizer> tokenizer_;  // null for ready-made tokens
-  std::optional<Sampler> sampler_;
+  std::unique_ptr<TokenDataset> dataset_, validation_;  // null where there is none
+  std::shared_ptr<const Tokenizer> tokenizer_;          // null for ready-made tokens
+  std::unique_ptr<Sampler> sampler_;
   std::int64_t steps_;
   std::unique_ptr<PublishedLanguageModel> model_;
   std::unique_ptr<LanguageModelObjective> objective_;

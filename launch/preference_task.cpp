@@ -237,6 +237,7 @@ AnswerLoaderOptions PreferenceTask::loader_options(std::int64_t step) const {
       o.kl_pairing == "previous" ? KtoPairing::previous : KtoPairing::previous_other_prompt;
   options.mismatch = [this, pairing](const std::vector<std::int64_t>& records) {
     std::vector<std::int64_t> prompts;
+    prompts.reserve(records.size());
     for (const std::int64_t record : records)
       prompts.push_back(static_cast<std::int64_t>(data_->dataset.prompt_key(record)));
     std::vector<std::int64_t> sources = mismatched_records(prompts, pairing);
@@ -310,6 +311,7 @@ Batch PreferenceTask::made_up_batch() const {
   RandomStream random(0, static_cast<std::uint64_t>(data.rank()), RandomUse::test);
   const auto some = [&](std::int64_t count) {
     std::vector<std::int32_t> tokens;
+    tokens.reserve(static_cast<std::size_t>(count));
     for (std::int64_t i = 0; i < count; ++i)
       tokens.push_back(static_cast<std::int32_t>(random.below(model_->model().vocabulary())));
     return tokens;

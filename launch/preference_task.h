@@ -1,7 +1,5 @@
 #pragma once
 
-#include <optional>
-
 #include "core/data/answer_loader.h"
 #include "launch/answer_training.h"
 #include "launch/pair_diagnostics.h"
@@ -33,7 +31,7 @@ class PreferenceTask final : public TrainingTask {
   std::vector<CheckpointFile> state() const override;
   void loaded() override;
   void record(const std::filesystem::path& run, std::int64_t done) override;
-  bool evaluates() const override { return data_ && data_->validation; }
+  bool evaluates() const override { return data_ && data_->validation != nullptr; }
   TrainingEvaluation evaluate(bool is_first) override;
 
   PublishedLanguageModel& published() { return *model_; }
@@ -57,7 +55,7 @@ class PreferenceTask final : public TrainingTask {
 
   const Configuration& configuration_;
   const Context& context_;
-  std::optional<AnswerTrainingData> data_;
+  std::unique_ptr<AnswerTrainingData> data_;  // null for made-up batches
   ScoreStatistics scores_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::int64_t steps_;

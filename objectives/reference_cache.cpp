@@ -218,7 +218,8 @@ std::string hash_of_model(const fs::path& folder) {
 
 fs::path ReferenceCache::default_folder(const AnswerDataset& dataset, const ReferenceIdentity& identity) {
   std::string text;
-  for (const auto& [name, value] : identity.fields()) text += name + "=" + value + "\n";
+  for (const auto& [name, value] : identity.fields())
+    text.append(name).append("=").append(value).append("\n");
   return dataset.folder() / ("reference-" + sha256_text(text).substr(0, 16));
 }
 
