@@ -19,6 +19,12 @@ __device__ __forceinline__ L sigmoid(L x) {
   return (x < 0 ? e : L{1}) / (L{1} + e);
 }
 
+/// log σ(x), exact in both tails.
+template <class L>
+__device__ __forceinline__ L log_sigmoid(L x) {
+  return (x < 0 ? x : L{0}) - log1p(exp(x < 0 ? x : -x));
+}
+
 /// x·Φ(x), exact: Φ by erfc, whose relative error stays small in the left tail.
 template <class L>
 __device__ __forceinline__ Activated<L> gelu(L x) {

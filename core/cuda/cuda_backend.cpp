@@ -12,8 +12,10 @@
 #include "core/ops/embedding/embedding_kernels.h"
 #include "core/ops/linear/linear_kernels.h"
 #include "core/ops/loss/loss_kernels.h"
+#include "core/ops/mlstm/mlstm_kernels.h"
 #include "core/ops/norm/norm_kernels.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
+#include "core/ops/slstm/slstm_kernels.h"
 #include "core/ops/token_shift/token_shift_kernels.h"
 #include "core/ops/update/update_kernels.h"
 #include "core/ops/wkv/wkv_kernels.h"
@@ -21,12 +23,6 @@
 namespace bireme::cuda {
 
 namespace {
-
-/// A family whose kernels for GPUs are not written yet.
-[[noreturn]] void refuse(const char* family) {
-  throw Error(ErrorKind::no_device, fmt::format("this version has no GPU kernels for {}", family),
-              "run.device", "use --run.device cpu");
-}
 
 class CudaBackend final : public Backend {
  public:
@@ -40,6 +36,8 @@ class CudaBackend final : public Backend {
         convolution_(make_convolution(*memory_)),
         loss_(make_loss(*memory_)),
         update_(make_update(*memory_)),
+        mlstm_(make_mlstm(*memory_)),
+        slstm_(make_slstm(*memory_)),
         wkv_(make_wkv(*memory_)),
         token_shift_(make_token_shift(*memory_)) {}
 
@@ -52,8 +50,8 @@ class CudaBackend final : public Backend {
   const ConvolutionKernels& convolution() const override { return *convolution_; }
   const LossKernels& loss() const override { return *loss_; }
   const UpdateKernels& update() const override { return *update_; }
-  const MlstmKernels& mlstm() const override { refuse("the mLSTM"); }
-  const SlstmKernels& slstm() const override { refuse("the sLSTM"); }
+  const MlstmKernels& mlstm() const override { return *mlstm_; }
+  const SlstmKernels& slstm() const override { return *slstm_; }
   const WkvKernels& wkv() const override { return *wkv_; }
   const TokenShiftKernels& token_shift() const override { return *token_shift_; }
   bool has_fast_bf16() const override { return true; }  // every GPU since sm_80, the oldest that is built for
@@ -68,6 +66,8 @@ class CudaBackend final : public Backend {
   std::unique_ptr<ConvolutionKernels> convolution_;
   std::unique_ptr<LossKernels> loss_;
   std::unique_ptr<UpdateKernels> update_;
+  std::unique_ptr<MlstmKernels> mlstm_;
+  std::unique_ptr<SlstmKernels> slstm_;
   std::unique_ptr<WkvKernels> wkv_;
   std::unique_ptr<TokenShiftKernels> token_shift_;
 };

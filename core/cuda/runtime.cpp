@@ -37,6 +37,14 @@ void synchronize(cudaStream_t stream, const char* attempt) {
   cuda_check(cudaStreamSynchronize(stream), attempt);
 }
 
+std::int64_t shared_memory_of_block() {
+  int device = 0, bytes = 0;
+  cuda_check(cudaGetDevice(&device), "ask for the current GPU");
+  cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+             "ask for the shared memory of a block");
+  return bytes;
+}
+
 void choose_device(int local_rank, int local_size) {
   const DeviceReport found = find_devices();
   if (found.count == 0)

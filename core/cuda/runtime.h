@@ -2,7 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include <source_location>
+#include <cstdint>
 
 #include "core/base/owned.h"
 
@@ -33,6 +33,9 @@ Event make_event();
 void order(cudaStream_t earlier, cudaStream_t later, const Event& through);
 
 void synchronize(cudaStream_t stream, const char* attempt);
+
+/// Bytes of shared memory that a block of the current GPU may ask for.
+std::int64_t shared_memory_of_block();
 
 /// Chooses the GPU of this process: `local_rank` counts the ranks of this host.
 /// @throws Error (no_device) when there is no GPU, the driver is too old, or there are fewer GPUs than ranks

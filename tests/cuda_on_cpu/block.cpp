@@ -94,11 +94,10 @@ class Block {
 
   void arrive_at_barrier(const Where& where) {
     Thread& self = current();
-    for (const Thread& other : threads_) {
-      if (other.state != State::at_barrier || same(other.where, where)) continue;
-      fail_here(fmt::format("threads of one block wait at two barriers, {} and {}", to_text(other.where),
+    if (at_barrier_ > 0 && !same(barrier_, where))
+      fail_here(fmt::format("threads of one block wait at two barriers, {} and {}", to_text(barrier_),
                             to_text(where)));
-    }
+    barrier_ = where;
     self.where = where;
     self.state = State::at_barrier;
     if (++at_barrier_ == static_cast<int>(threads_.size())) {
@@ -301,6 +300,7 @@ class Block {
   std::vector<Worker*> idle_;
   Worker* running_ = nullptr;
   int started_ = 0, finished_ = 0, at_barrier_ = 0;
+  Where barrier_;  // that they wait at
   std::string failure_;
 };
 

@@ -54,6 +54,22 @@ log_every = 1
 evaluate_every = 0
 )";
 
+constexpr const char* kOrpo = R"([data]
+batch_size = 4
+
+[objective]
+type = "orpo"
+lambda = 0.25
+
+[schedule]
+warmup_steps = 1
+
+[run]
+steps = 3
+log_every = 1
+evaluate_every = 0
+)";
+
 class CudaTraining : public ::testing::Test {
  protected:
   CudaTraining() {
@@ -96,6 +112,11 @@ class CudaTraining : public ::testing::Test {
   std::string configuration_ = "tiny.toml", dataset_ = "set";
 };
 
+std::string words_of(const std::string& model) {
+  return " --model.type " + model + (model == "rwkv" ? "" : " --model.heads 2") +
+         (model == "xlstm" ? " --model.pattern ms" : "");
+}
+
 class CudaLanguageModel : public CudaTraining, public ::testing::WithParamInterface<std::string> {
  protected:
   CudaLanguageModel() {
@@ -103,8 +124,17 @@ class CudaLanguageModel : public CudaTraining, public ::testing::WithParamInterf
     folder_.write(configuration_, kLanguageModel);
     write_made_up_text(folder_.path() / dataset_, {.documents = 20, .shortest = 10});
   }
+
+  /// A dataset of bytes of its own, to train on from now on.
+  void prepare(const std::string& kind, const std::string& lines) {
+    dataset_ = "own-" + kind;
+    const std::string name = kind == "text" ? "lines.txt" : "lines.jsonl";
+    const Outcome prepared = run_program("prepare " + kind + " --tokenizer byte --input " +
+                                         folder_.write(name, lines).string() + " --output " + path(dataset_));
+    ASSERT_EQ(prepared.code, 0) << prepared.errors;
+  }
 };
-INSTANTIATE_TEST_SUITE_P(Models, CudaLanguageModel, ::testing::Values("llama", "rwkv"),
+INSTANTIATE_TEST_SUITE_P(Models, CudaLanguageModel, ::testing::Values("llama", "rwkv", "xlstm"),
                          [](const auto& info) { return info.param; });
 
 void expect_near(const std::vector<double>& actual, const std::vector<double>& expected, double relative) {
@@ -125,10 +155,38 @@ TEST_F(CudaTraining, DinoFollowsTheTrajectoryOfTheCpu) {
 }
 
 TEST_P(CudaLanguageModel, FollowsTheTrajectoryOfTheCpu) {
-  const std::string model = " --model.type " + GetParam() + (GetParam() == "llama" ? " --model.heads 2" : "");
+  const std::string model = words_of(GetParam());
   const Outcome cpu = train(BIREME_PROGRAM, "cpu", "--run.device cpu" + model);
   ASSERT_EQ(cpu.code, 0) << cpu.output;
   const Outcome gpu = train(BIREME_CUDA_PROGRAM, "gpu", "--run.device cuda" + model);
+  ASSERT_EQ(gpu.code, 0) << gpu.output;
+  expect_near(metric("gpu", "loss"), metric("cpu", "loss"), 1e-5);
+  expect_near(metric("gpu", "grad_norm"), metric("cpu", "grad_norm"), 1e-4);
+}
+
+TEST_P(CudaLanguageModel, Bf16StaysNearTheTrajectoryOfFp32) {
+  const std::string model = words_of(GetParam());
+  ASSERT_EQ(train(BIREME_PROGRAM, "cpu", "--run.device cpu" + model).code, 0);
+  ASSERT_EQ(train(BIREME_CUDA_PROGRAM, "gpu", "--run.device cuda --precision.type bf16" + model).code, 0);
+  expect_near(metric("gpu", "loss"), metric("cpu", "loss"), 0.01);
+}
+
+TEST_P(CudaLanguageModel, OrpoFollowsTheTrajectoryOfTheCpu) {
+  std::string text, pairs;
+  for (int i = 0; i < 60; ++i) text += "the oars of ship " + std::to_string(i * 37 % 211) + " row\n";
+  prepare("text", text);
+  ASSERT_EQ(train(BIREME_PROGRAM, "base", "--run.device cpu" + words_of(GetParam())).code, 0);
+  for (int i = 0; i < 6; ++i) {
+    const std::string ship = "ship " + std::to_string(i * 37 % 211);
+    pairs += R"({"prompt": "the oars of )" + ship + R"(", "chosen": " row )" + std::string(i % 3, 'x') +
+             R"(", "rejected": " rest"})" + "\n";
+  }
+  prepare("pairs", pairs);
+  folder_.write(configuration_, kOrpo);
+  const std::string words = " --model.type " + GetParam() + " --model.init " + path("base");
+  const Outcome cpu = train(BIREME_PROGRAM, "cpu", "--run.device cpu" + words);
+  ASSERT_EQ(cpu.code, 0) << cpu.output;
+  const Outcome gpu = train(BIREME_CUDA_PROGRAM, "gpu", "--run.device cuda" + words);
   ASSERT_EQ(gpu.code, 0) << gpu.output;
   expect_near(metric("gpu", "loss"), metric("cpu", "loss"), 1e-5);
   expect_near(metric("gpu", "grad_norm"), metric("cpu", "grad_norm"), 1e-4);
