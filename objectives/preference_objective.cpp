@@ -163,6 +163,7 @@ std::vector<double> PreferenceObjective::values_of(Tape& tape, const AnswerBatch
   }
   values_ = networks_.value->values(*own, batch.rows, hidden, how);
   std::vector<double> values;
+  values.reserve(values_.of_answer.size());
   for (const std::size_t index : values_.of_answer)
     values.push_back(values_.values.value().data<double>()[index]);
   return values;
@@ -222,6 +223,7 @@ Var PreferenceObjective::compute(Tape& tape, const Batch& any_batch) {
   Memory& memory = tape.backend().memory();
   const Tensor dscores = zeros(memory, std::ssize(rows.scored));
   std::vector<double> imitation;
+  imitation.reserve(answers.size());
   for (const Answer& answer : answers) {
     imitation.push_back(loss_->imitation_weight() * imitation_of(answer, batch));
     loss -= imitation.back() * answer.imitated;
@@ -232,9 +234,7 @@ Var PreferenceObjective::compute(Tape& tape, const Batch& any_batch) {
     dscores.data<double>()[i] = (token.counts ? loss_->preference_weight() * slopes[answer] / records : 0) -
                                 (token.imitated ? imitation[answer] : 0);
   }
-  const bool measures = options_.diagnostics_every > 0 && step_number_ % options_.diagnostics_every == 0;
-  if (measures && is_first_part_ && loss_->imitation_weight() != 0 && loss_->preference_weight() != 0)
-    measure_share(tape.backend(), hidden.value(), rows, dscores, imitation);
+  if (measures_share()) add_shares(tape.backend(), hidden.value(), rows, dscores, imitation);
   is_first_part_ = false;
   if (options_.variance_every > 0) {
     backend_ = &tape.backend();
@@ -256,6 +256,7 @@ void PreferenceObjective::backward_companion(const Tape::Ready& ready) {
 
 double PreferenceObjective::reduce() {
   combine_step();
+  if (measures_share()) measure_share();
   const auto records = static_cast<double>(step_.size()) / static_cast<double>(loss_->answers_per_record());
   std::vector<double> slopes(step_.size());
   double loss = loss_->preference_weight() * loss_->evaluate(step_, slopes) / records;
@@ -276,30 +277,53 @@ double PreferenceObjective::negative_log_likelihood() const {
   return options_.imitates_by_record ? -means / imitated : -sum / tokens;
 }
 
-void PreferenceObjective::measure_share(const Backend& backend, const Tensor& hidden, const AnswerRows& rows,
-                                        const Tensor& dscores, const std::vector<double>& imitation) {
-  Parameter& weight = model_.head().weight();
-  if (!weight.trainable()) return;
-  const Tensor likelihood = zeros(backend.memory(), dscores.elements()),
-               preference = zeros(backend.memory(), dscores.elements());
+bool PreferenceObjective::measures_share() const {
+  return options_.diagnostics_every > 0 && step_number_ % options_.diagnostics_every == 0 &&
+         loss_->imitation_weight() != 0 && loss_->preference_weight() != 0 &&
+         model_.head().weight().trainable();
+}
+
+void PreferenceObjective::add_shares(const Backend& backend, const Tensor& hidden, const AnswerRows& rows,
+                                     const Tensor& dscores, const std::vector<double>& imitation) {
+  const Parameter& weight = model_.head().weight();
+  const Tensor& gradient = weight.gradient();
+  const std::array weights{zeros(backend.memory(), dscores.elements()),
+                           zeros(backend.memory(), dscores.elements())};
   for (std::size_t i = 0; i < rows.scored.size(); ++i) {
     const ScoredToken& token = rows.scored[i];
-    likelihood.data<double>()[i] = token.imitated ? -imitation[static_cast<std::size_t>(token.answer)] : 0;
-    preference.data<double>()[i] = dscores.data<double>()[i] - likelihood.data<double>()[i];
+    double& likelihood = weights[0].data<double>()[i];
+    likelihood = token.imitated ? -imitation[static_cast<std::size_t>(token.answer)] : 0;
+    weights[1].data<double>()[i] = dscores.data<double>()[i] - likelihood;
   }
-  const auto norm = [&](const Tensor& weights) {
+  const std::shared_ptr<Memory> host = make_host_memory();
+  if (is_first_part_) {
+    shares_ = Tensor(*host, {2, gradient.elements()}, DType::f32);
+    fill(shares_, 0);
+  }
+  const Tensor kept = is_first_part_ ? Tensor() : clone(backend.memory(), gradient);
+  for (std::int64_t k = 0; k < 2; ++k) {
+    if (!is_first_part_) fill(gradient, 0);  // what earlier parts left there comes back below
     Tape tape(backend);
     const Var scores = model_.head().scores(tape, Var(hidden), rows.rows, rows.targets);
-    tape.backward(scores, nullptr, {}, weights);
-    const Tensor gradient = clone(backend.memory(), weight.gradient());
-    parameters().begin_gradients();  // this was no part of the step
-    mesh_.data().all_reduce(gradient, Reduce::sum).wait();
+    tape.backward(scores, nullptr, {}, weights[static_cast<std::size_t>(k)]);
+    const Tensor found = clone(*host, gradient);
+    float* sum = shares_.data<float>() + k * gradient.elements();
+    for (const float value : found.values<float>()) *sum++ += value;
+    if (is_first_part_) parameters().begin_gradients();  // this was no part of the step
+  }
+  if (!is_first_part_) copy(kept, gradient);
+}
+
+void PreferenceObjective::measure_share() {
+  mesh_.data().all_reduce(shares_, Reduce::sum).wait();
+  const auto norm = [&](std::int64_t k) {
     double squares = 0;
-    for (const float x : gradient.values<float>()) squares += double{x} * x;
+    for (const float x : shares_.slice(k, k + 1).values<float>()) squares += double{x} * x;
     return std::sqrt(mesh_.tensor().all_reduce_value(squares, Reduce::sum));
   };
-  const double imitates = norm(likelihood);
-  preference_share_ = norm(preference) / std::max(imitates, 1e-300);
+  const double imitates = norm(0);
+  preference_share_ = norm(1) / std::max(imitates, 1e-300);
+  shares_ = {};
 }
 
 void PreferenceObjective::after_step() {

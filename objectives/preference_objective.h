@@ -66,10 +66,13 @@ class PreferenceObjective final : public Objective {
   double negative_log_likelihood() const;
   /// What one imitated token of this answer counts for.
   double imitation_of(const Answer& answer, const AnswerBatch& batch) const;
-  /// ‖gradient of the preference‖ / ‖gradient of the likelihood‖ at the output matrix, over the first part of
-  /// a step. Overwrites gradients.
-  void measure_share(const Backend& backend, const Tensor& hidden, const AnswerRows& rows,
-                     const Tensor& dscores, const std::vector<double>& imitation);
+  bool measures_share() const;
+  /// Adds this part's gradients of the likelihood and of the preference at the output matrix. Leaves the
+  /// gradients of the step as they are.
+  void add_shares(const Backend& backend, const Tensor& hidden, const AnswerRows& rows, const Tensor& dscores,
+                  const std::vector<double>& imitation);
+  /// ‖gradient of the preference‖ / ‖gradient of the likelihood‖, of the whole step. Collective.
+  void measure_share();
   void measure_variance();
 
   Options options_;
@@ -82,6 +85,7 @@ class PreferenceObjective final : public Objective {
   bool combined_ = false;
   std::int64_t step_number_ = 0;
   bool is_first_part_ = true;
+  Tensor shares_;                 // [2, of the output matrix]: gradients of likelihood and preference
   double preference_share_ = -1;  // not measured yet
   Terms variance_;
   // What a measurement after the step needs of it.

@@ -173,6 +173,33 @@ TEST_P(PreferenceTaskTraining, GoesOnToTheSameBitsAndOnAnotherLayout) {
   expect_near(train(configuration_of({2, 2}), 2, {}, saved), rest, "resumed on two tensor ranks");
 }
 
+/// A term of the first step.
+double term_of_first_step(const Configuration& configuration, int ranks, const std::string& name) {
+  double value = -1;
+  std::mutex mutex;
+  run_on_ranks(ranks, [&](Communicator& world) {
+    const Context context = make_context(configuration, world);
+    PreferenceTask task(configuration, context, TaskData::real);
+    Trainer trainer(configuration, context, task.objective(), task.steps());
+    task.start(0);
+    trainer.step(0, [&] { return task.next(); });
+    for (const auto& [term, found] : task.objective().terms()) {
+      const std::scoped_lock lock(mutex);
+      if (world.rank() == 0 && term == name) value = found;
+    }
+  });
+  return value;
+}
+
+TEST_P(PreferenceTaskTraining, MeasuresTheShareOfTheOddsRatioOverTheWholeStep) {
+  if (!GetParam().name.starts_with("orpo")) GTEST_SKIP() << "it has no odds ratio";
+  const double alone = term_of_first_step(configuration_of({1, 1}), 1, "or_share");
+  EXPECT_GT(alone, 0);
+  for (const Layout& layout : {Layout{1, 1, 2}, Layout{1, 1, 4}, Layout{2, 1, 2}, Layout{2, 2, 2}})
+    EXPECT_NEAR(term_of_first_step(configuration_of(layout), layout.ranks, "or_share"), alone, 1e-5 * alone)
+        << layout.ranks << " ranks, tensor " << layout.tensor << ", " << layout.accumulate << " parts";
+}
+
 std::string refusal(const std::string& settings, const std::filesystem::path& data, ErrorKind kind) {
   return error_of(kind, [&] {
     Configuration c = parse_configuration("model.type = \"llama\"\n" + settings, "test");
