@@ -136,11 +136,21 @@ void Reader::read_node(const Key& key, const toml::node& node, const std::string
     case 1: store(key, node.value_exact<std::int64_t>(), text, where); break;
     case 2: store(key, as_number(node), text, where); break;
     case 3: store(key, node.value_exact<bool>(), text, where); break;
-    default: {
+    case 4: {
       if (!node.is_array()) wrong_type(key, text, where);
       std::vector<std::optional<double>> entries;
       for (const toml::node& entry : *node.as_array()) entries.push_back(as_number(entry));
       store(key, entries, text, where);
+      break;
+    }
+    default: {
+      if (!node.is_array()) wrong_type(key, text, where);
+      std::vector<std::string> entries;
+      for (const toml::node& entry : *node.as_array()) {
+        if (!entry.is_string()) wrong_type(key, text, where);
+        entries.push_back(entry.value_or(std::string{}));
+      }
+      *std::get<std::vector<std::string>*>(key.place(configuration)) = std::move(entries);
     }
   }
   origins_.set(key.name, {where, Origins::file});
@@ -182,11 +192,13 @@ void Reader::read_override(const Override& override) {
                               : std::nullopt,
             text, where);
       break;
-    default: {
+    case 4: {
       std::vector<std::optional<double>> entries;
       for (const std::string& part : split_list(text)) entries.push_back(parse_number(part));
       store(key, entries, text, where);
+      break;
     }
+    default: *std::get<std::vector<std::string>*>(key.place(configuration)) = split_list(text);
   }
   origins_.set(key.name, {where, Origins::command_line});
 }

@@ -98,6 +98,15 @@ struct Configuration {
     bool recompute = false;
   } precision;
 
+  struct Evaluation {
+    std::vector<std::string> judge;
+    std::string prompts, judge_validation;
+    std::string part = "evaluation";
+    bool allow_overlap = false, gold_rule = false;
+    std::int64_t prompt_limit = 0, max_tokens = 256, batch_size = 32, seed = 0;
+    double temperature = 1, tie_band = 0.05;
+  } evaluation;
+
   struct Run {
     std::int64_t steps = 2000, epochs = 0, seed = 0;
     std::int64_t log_every = 10, checkpoint_every = 500, keep_checkpoints = 2, evaluate_every = 200;

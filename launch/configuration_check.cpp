@@ -57,7 +57,8 @@ std::string divisors(std::int64_t number, std::int64_t largest) {
 }
 
 void check_pictures(const Configuration& configuration, const Check& check) {
-  const auto& [model, data, objective, optimizer, schedule, parallel, precision, run] = configuration;
+  const auto& [model, data, objective, optimizer, schedule, parallel, precision, evaluation, run] =
+      configuration;
   check.at_least_a_patch("model.image_size", model.image_size, model.patch_size);
   check.at_least_a_patch("data.global_size", data.global_size, model.patch_size);
   if (data.local_crops > 0) check.at_least_a_patch("data.local_size", data.local_size, model.patch_size);
@@ -112,6 +113,16 @@ void check_alignment(const Configuration& configuration, const Check& check) {
                 "objective.value_learning_rate is given, but optimizer.learning_rate is 0",
                 "objective.value_learning_rate", "optimizer.learning_rate",
                 "train the value function alone with objective.value_warmup_steps");
+  const auto& evaluation = configuration.evaluation;
+  const bool has_judge = !evaluation.judge.empty() || evaluation.gold_rule,
+             has_prompts = !evaluation.prompts.empty();
+  check.require(!evaluation.gold_rule, "evaluation.gold_rule is not there yet", "evaluation.gold_rule", "",
+                "leave it out");
+  check.require(has_judge == has_prompts,
+                fmt::format("{} is given without {}", has_prompts ? "evaluation.prompts" : "evaluation.judge",
+                            has_prompts ? "evaluation.judge" : "evaluation.prompts"),
+                "evaluation.prompts", "evaluation.judge",
+                "a win rate needs both: prompts to answer, and judges of the answers");
 }
 
 /// A key of another kind of model or objective would be read by nothing.
@@ -138,7 +149,8 @@ void check_topics(const Configuration& configuration, const Origins& origins) {
 
 void check_consistency(const Configuration& configuration, const Origins& origins) {
   const Check check(origins);
-  const auto& [model, data, objective, optimizer, schedule, parallel, precision, run] = configuration;
+  const auto& [model, data, objective, optimizer, schedule, parallel, precision, evaluation, run] =
+      configuration;
   const bool reads_text = is_language(configuration);
 
   check_topics(configuration, origins);
@@ -179,7 +191,8 @@ void check_consistency(const Configuration& configuration, const Origins& origin
 
 std::vector<std::string> configuration_warnings(const Configuration& configuration) {
   std::vector<std::string> warnings;
-  const auto& [model, data, objective, optimizer, schedule, parallel, precision, run] = configuration;
+  const auto& [model, data, objective, optimizer, schedule, parallel, precision, evaluation, run] =
+      configuration;
   const bool reads_text = is_language(configuration);
   const auto warn_of_remainder = [&](const char* key, std::int64_t size) {
     if (size % model.patch_size != 0)
@@ -205,6 +218,8 @@ std::vector<std::string> configuration_warnings(const Configuration& configurati
   const bool aligns = is_alignment(objective.type);
   if (aligns && model.init.empty())
     warnings.emplace_back("model.init is not given: alignment begins with random weights");
+  if (run.evaluate_every == 0 && !evaluation.prompts.empty())
+    warnings.emplace_back("no win rate during training: run.evaluate_every is 0");
   if (run.evaluate_every > 0 && (reads_text ? data.validation : data.evaluation_train).empty())
     warnings.emplace_back(
         aligns ? "no ranking accuracy during training: data.validation is not given"

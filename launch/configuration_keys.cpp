@@ -29,6 +29,8 @@ constexpr auto parallel = place_of<&C::parallel, Member>;
 template <auto Member>
 constexpr auto precision = place_of<&C::precision, Member>;
 template <auto Member>
+constexpr auto evaluation = place_of<&C::evaluation, Member>;
+template <auto Member>
 constexpr auto run = place_of<&C::run, Member>;
 
 using Model = C::Model;
@@ -38,6 +40,7 @@ using Optimizer = C::Optimizer;
 using Schedule = C::Schedule;
 using Parallel = C::Parallel;
 using Precision = C::Precision;
+using Evaluation = C::Evaluation;
 using Run = C::Run;
 
 constexpr Effect mathematics = Effect::mathematics;
@@ -363,6 +366,41 @@ std::vector<Key> make_table() {
        "Rebuild each block's activations in backward instead of keeping them: less memory, a third more "
        "work."},
 
+      {"evaluation.prompts", evaluation<&Evaluation::prompts>, anything(), execution, "",
+       "File of prompts (.jsonl[.gz]) that the policy answers every run.evaluate_every steps, for judges to "
+       "compare with the reference's answers; empty for none.",
+       language, alignment},
+      {"evaluation.judge", evaluation<&Evaluation::judge>, anything(), execution, "",
+       "Judges that compare them: runs or folders of objective.type judge; three of different seeds before a "
+       "claim.",
+       language, alignment},
+      {"evaluation.judge_validation", evaluation<&Evaluation::judge_validation>, anything(), execution, "",
+       "File of pairs that the judges are checked on; empty is evaluation.prompts.", language, alignment},
+      {"evaluation.gold_rule", evaluation<&Evaluation::gold_rule>, anything(), execution, "",
+       "The prompts are of `bireme prepare synthetic --task preference`, whose rule is known: report the "
+       "exact "
+       "win rate too.",
+       language, alignment},
+      {"evaluation.part", evaluation<&Evaluation::part>,
+       one_of({"all", "train", "judge", "judge-validation", "evaluation"}), execution, "",
+       "Prompts of the file to take, by their hash, as in `bireme prepare`.", language, alignment},
+      {"evaluation.allow_overlap", evaluation<&Evaluation::allow_overlap>, anything(), execution, "",
+       "Take judges too that may have seen these prompts, or those of the policy's training.", language,
+       alignment},
+      {"evaluation.prompt_limit", evaluation<&Evaluation::prompt_limit>, at_least(0), execution, "prompts",
+       "Prompts at most, from the beginning of the file; 0 takes all.", language, alignment},
+      {"evaluation.max_tokens", evaluation<&Evaluation::max_tokens>, between(1, 1 << 20), execution, "tokens",
+       "Length at which an answer is ended.", language, alignment},
+      {"evaluation.temperature", evaluation<&Evaluation::temperature>, at_least(0), execution, "",
+       "Temperature that answers are sampled at.", language, alignment},
+      {"evaluation.seed", evaluation<&Evaluation::seed>, at_least(0), execution, "",
+       "Seed of their random numbers, of its own so that runs are compared on the same draws.", language,
+       alignment},
+      {"evaluation.batch_size", evaluation<&Evaluation::batch_size>, between(1, 65536), execution, "answers",
+       "Answers that a rank writes side by side.", language, alignment},
+      {"evaluation.tie_band", evaluation<&Evaluation::tie_band>, at_least(0), execution, "",
+       "Standardised scores that differ by no more are a tie.", language, alignment},
+
       {"run.steps", run<&Run::steps>, at_least(0), mathematics, "steps",
        "Optimiser steps of the whole run; schedules span them."},
       {"run.epochs", run<&Run::epochs>, at_least(0), mathematics, "epochs",
@@ -375,7 +413,8 @@ std::vector<Key> make_table() {
       {"run.keep_checkpoints", run<&Run::keep_checkpoints>, at_least(1), execution, "",
        "Newest checkpoints that stay on disk."},
       {"run.evaluate_every", run<&Run::evaluate_every>, at_least(0), execution, "steps",
-       "Steps between two evaluations (k-NN of pictures, perplexity of text, ranking of answers); 0 makes "
+       "Steps between two evaluations (k-NN of pictures, perplexity of text, ranking and win rate of "
+       "answers); 0 makes "
        "none."},
       {"run.device", run<&Run::device>, one_of({"auto", "cpu", "cuda"}), execution, "",
        "Where to compute; auto is the CPU as long as no run on a real GPU has been seen."},

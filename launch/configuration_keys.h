@@ -12,9 +12,10 @@
 namespace bireme {
 
 /// Where a key's value lives in a Configuration; the alternative is its type.
-using Place = std::variant<std::string*, std::int64_t*, double*, bool*, std::vector<double>*>;
+using Place = std::variant<std::string*, std::int64_t*, double*, bool*, std::vector<double>*,
+                           std::vector<std::string>*>;
 using ConstantPlace = std::variant<const std::string*, const std::int64_t*, const double*, const bool*,
-                                   const std::vector<double>*>;
+                                   const std::vector<double>*, const std::vector<std::string>*>;
 
 /// Values that a key accepts: a range of numbers (of each entry, for lists) or a few words.
 struct Allowed {
@@ -84,7 +85,7 @@ struct Key {
 const std::vector<Key>& key_table();
 const Key* find_key(std::string_view name);
 
-/// "integer", "number", "text", "true or false", "list of numbers".
+/// "integer", "number", "text", "true or false", "list of numbers", "list of texts".
 std::string_view type_name(const ConstantPlace& value);
 /// The value as TOML.
 std::string value_text(const ConstantPlace& value);

@@ -37,6 +37,11 @@ struct ValueText {
     for (const double entry : *value) text += (text.empty() ? "" : ", ") + number_text(entry);
     return "[" + text + "]";
   }
+  std::string operator()(const std::vector<std::string>* value) const {
+    std::string text;
+    for (const std::string& entry : *value) text += (text.empty() ? "" : ", ") + toml_string(entry);
+    return "[" + text + "]";
+  }
 };
 
 /// The keys whose values differ between two configurations, with those of the second.
@@ -74,8 +79,8 @@ std::string alignment_defaults() {
 std::string value_text(const ConstantPlace& value) { return std::visit(ValueText{}, value); }
 
 std::string_view type_name(const ConstantPlace& value) {
-  static constexpr std::string_view names[] = {"text", "integer", "number", "true or false",
-                                               "list of numbers"};
+  static constexpr std::string_view names[] = {"text",          "integer",         "number",
+                                               "true or false", "list of numbers", "list of texts"};
   return names[value.index()];
 }
 

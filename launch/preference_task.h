@@ -1,17 +1,21 @@
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "core/data/answer_loader.h"
 #include "launch/answer_training.h"
 #include "launch/pair_diagnostics.h"
 #include "launch/training_task.h"
+#include "launch/win_rate_evaluation.h"
 #include "models/published/language_model.h"
+#include "objectives/evaluate/ranked_pairs.h"
 #include "objectives/preference_objective.h"
 
 namespace bireme {
 
 /// Alignment of a language model on prompts with answers. A checkpoint's model is the policy, with its
 /// tokenizer beside it; a value function is part of the training state. On the way the ranking of held-out
-/// pairs is measured.
+/// pairs is measured, and how often judges prefer the policy's answers to those of its reference.
 class PreferenceTask final : public TrainingTask {
  public:
   /// Parameters come from model.init, or from run.seed. Sums of a reference are computed here, once for the
@@ -21,6 +25,7 @@ class PreferenceTask final : public TrainingTask {
   PreferenceObjective& objective() override { return *objective_; }
   std::int64_t steps() const override { return steps_; }
   std::string fingerprint() const override { return data_->dataset.fingerprint(); }
+  void enter(const std::filesystem::path& run) override;
   void start(std::int64_t step) override;
   Batch next() override { return loader_->next(); }
   double wait_seconds() const override { return loader_->wait_seconds(); }
@@ -31,7 +36,7 @@ class PreferenceTask final : public TrainingTask {
   std::vector<CheckpointFile> state() const override;
   void loaded() override;
   void record(const std::filesystem::path& run, std::int64_t done) override;
-  bool evaluates() const override { return data_ && data_->validation != nullptr; }
+  bool evaluates() const override { return comparable_.has_value() || win_rate_ != nullptr; }
   TrainingEvaluation evaluate(bool is_first) override;
 
   PublishedLanguageModel& published() { return *model_; }
@@ -42,16 +47,23 @@ class PreferenceTask final : public TrainingTask {
   void initialize(PublishedLanguageModel& model) const;
   void make_value_function();
   void make_objective();
-  /// Sums of every answer under the reference, and of held-out pairs under the model before its first step.
+  /// Sums of every answer and of held-out pairs under the reference, and what its weights are.
   void compute_references();
   /// From the cache beside the dataset, which is made or completed where that is needed.
   void read_references(const std::filesystem::path& folder, bool borrows);
+  /// The model that the policy is compared with: itself before the first step, or objective.reference, opened
+  /// when something asks for it.
+  const LanguageModel& reference();
+  void keep_reference_values();
   void describe(PlacedAnswer& answer, std::size_t which) const;
   AnswerLoaderOptions loader_options(std::int64_t step) const;
   /// Prints what a wrong template, type or cache would show in, before the first step.
   void check_start();
-  /// Of the policy from where it started.
-  double distance_squared() const;
+  /// What they find of single pairs and prompts goes into the details.
+  void evaluate_ranking(TrainingEvaluation& found, nlohmann::ordered_json& details);
+  void evaluate_win_rate(TrainingEvaluation& found, nlohmann::ordered_json& details);
+  /// KL(policy || reference), estimated on answers of the policy. @see Chen et al. 2024, section 5
+  double divergence(const std::vector<AnswerRecord>& answers);
 
   const Configuration& configuration_;
   const Context& context_;
@@ -61,11 +73,15 @@ class PreferenceTask final : public TrainingTask {
   std::int64_t steps_;
   const char* unit_;
   std::unique_ptr<PublishedLanguageModel> model_, reference_, value_model_;
-  std::unique_ptr<ParameterSet> constant_;  // of a value function that is one number
+  std::unique_ptr<PublishedLanguageModel> opened_reference_;  // until training begins
+  std::unique_ptr<ParameterSet> constant_;                    // of a value function that is one number
   ValueHead value_head_;
   std::unique_ptr<PreferenceObjective> objective_;
-  std::vector<double> references_, mismatched_references_, validation_references_;
-  Tensor start_values_;  // of the policy, to measure its way from
+  std::vector<double> references_, mismatched_references_;
+  std::optional<ComparableRecords> comparable_;  // of the held-out pairs
+  RecordScores comparable_references_;           // of these, under the reference
+  std::vector<Tensor> reference_values_;         // of each parameter; empty where structures differ
+  std::unique_ptr<WinRateEvaluation> win_rate_;
   std::unique_ptr<AnswerLoader> loader_;
   PairDiagnostics diagnostics_;
 };

@@ -33,6 +33,23 @@ std::vector<JudgedStep> read_win_rates(const fs::path& file) {
   return steps;
 }
 
+std::vector<JudgedStep> judged_steps(const MetricHistory& run) {
+  std::vector<JudgedStep> steps;
+  const MetricHistory::Curve *rates = run.find("judged_win_rate"), *errors = run.find("win_rate_error");
+  if (rates == nullptr || errors == nullptr) return steps;
+  steps.reserve(rates->size());
+  for (std::size_t i = 0; i < rates->size(); ++i)
+    steps.push_back({.step = (*rates)[i].first,
+                     .win_rate = (*rates)[i].second,
+                     .error = i < errors->size() ? (*errors)[i].second : 0});
+  return steps;
+}
+
+bool has_reliable_judges(const MetricHistory& run) {
+  const MetricHistory::Curve* reliable = run.find("judge_reliable");
+  return reliable == nullptr || reliable->back().second > 0;
+}
+
 PairFile read_pairs(const fs::path& path) {
   const Hdf5Reader file(path);
   const auto doubles = [&](const char* name) { return read_shard_list<double>(file, name); };
@@ -78,6 +95,7 @@ std::vector<PairFile> read_diagnostics(const fs::path& run) {
     pairs.rejected_average.push_back(rejected[i]);
   }
   std::vector<PairFile> list;
+  list.reserve(by_step.size());
   for (auto& [step, pairs] : by_step) list.push_back(std::move(pairs));
   return list;
 }
@@ -121,7 +139,14 @@ Panel accuracy_panel(const MetricHistory& run, const std::vector<JudgedStep>& ju
         points.emplace_back(*x, value);
     return points;
   };
-  add(panel, "R", moved("ranking_accuracy"), kBlue);
+  const Points right = moved("ranking_accuracy"), errors = moved("ranking_accuracy_error");
+  add(panel, "R", right, kBlue);
+  if (errors.size() == right.size())
+    for (const double side : {-1.0, 1.0}) {
+      Points band = right;
+      for (std::size_t i = 0; i < band.size(); ++i) band[i].second += side * errors[i].second;
+      add(panel, "", std::move(band), kBlue, Series::Style::faint);
+    }
   add(panel, "R per token", moved("ranking_accuracy_normalized"), kGreen);
   Points middle, low, high;
   for (const JudgedStep& one : judged)
@@ -226,10 +251,10 @@ RankingFigure ranking_figure(const MetricHistory& run, const std::vector<JudgedS
       }
     add(by_step, "turn", {{turn, low}, {turn, high}}, kGrey, Series::Style::dashed);
     const TrainingCorrelation& c = *result.correlation;
-    result.figure.words = {
-        {fmt::format("rank correlation of R and win rate: {} over all, {} until step {}, {} after",
-                     coefficient(c.whole.spearman), coefficient(c.until_turn.spearman), turn,
-                     coefficient(c.after_turn.spearman))}};
+    result.figure.words = {{fmt::format(
+        "rank correlation of R and win rate: {} over all, {} until step {}, {} after{}",
+        coefficient(c.whole.spearman), coefficient(c.until_turn.spearman), turn,
+        coefficient(c.after_turn.spearman), has_reliable_judges(run) ? "" : "; judges not reliable")}};
   }
   result.figure.panels.push_back(std::move(by_step));
   if (run.find("distance_squared")) {

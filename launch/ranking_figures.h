@@ -18,6 +18,10 @@ struct JudgedStep {
 };
 /// From `evaluate win-rate --json` lines with a step each, see --append. @throws Error (data) with the line
 std::vector<JudgedStep> read_win_rates(const std::filesystem::path& file);
+/// As the run measured them on the way; empty where it did not.
+std::vector<JudgedStep> judged_steps(const MetricHistory& run);
+/// Whether the judges of the run were good enough to be believed; true where it had none.
+bool has_reliable_judges(const MetricHistory& run);
 
 /// What `evaluate ranking --output` wrote of pairs.
 struct PairFile {

@@ -12,6 +12,7 @@ namespace bireme {
 
 /// The folder of a training run, held by one job at a time.
 ///     config.toml  log.txt  metrics.jsonl  tensorboard/  checkpoints/step-NNNNNNNN/ untrained/step-00000000/
+///     evaluation/  of alignment: the reference's answers, and what each evaluation found of single prompts
 class RunFolder {
  public:
   /// Collective; rank 0 makes, checks and locks the folder.
@@ -26,6 +27,7 @@ class RunFolder {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
   std::filesystem::path untrained() const { return path_ / "untrained"; }
+  std::filesystem::path evaluation() const { return path_ / "evaluation"; }
 
  private:
   std::filesystem::path path_;

@@ -49,6 +49,7 @@ class Training {
     open_log({.folder = folder_.path(), .rank = world.rank()});
     if (world.rank() == 0)
       for (const std::string& warning : configuration_warnings(configuration_)) spdlog::warn("{}", warning);
+    task_->enter(folder_.path());
     start_ = request.resume ? resume() : std::nullopt;
     if (configuration_.run.profile) trainer_.measure(profile_);
   }
@@ -128,8 +129,11 @@ class Training {
   void evaluate(bool is_first, std::int64_t step = 0) {
     const TrainingEvaluation found = task_->evaluate(is_first);  // collective
     for (const auto& [name, value] : found.numbers) set_metric(name, value);
-    if (world_.rank() == 0)
-      spdlog::info("{}{}", is_first ? "" : fmt::format("step {}: ", step), found.message);
+    if (world_.rank() != 0) return;
+    spdlog::info("{}{}", is_first ? "" : fmt::format("step {}: ", step), found.message);
+    if (found.details.empty()) return;
+    std::filesystem::create_directories(folder_.evaluation());
+    write_file_atomically(folder_.evaluation() / fmt::format("step-{:08}.json", step), found.details);
   }
 
   void skip(std::int64_t step, const Batch& batch) {

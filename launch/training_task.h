@@ -19,6 +19,7 @@ enum class TaskData { real, made_up };
 struct TrainingEvaluation {
   std::vector<std::pair<std::string, double>> numbers;  ///< for the metrics
   std::string message;                                  ///< for the log
+  std::string details = {};  ///< JSON, kept in RUN/evaluation/step-NNNNNNNN.json; empty: nothing
 };
 
 /// What one kind of run brings to the training loop: its data, its networks and objective, what its
@@ -33,6 +34,8 @@ class TrainingTask {
   /// Changes whenever the training data does.
   virtual std::string fingerprint() const = 0;
 
+  /// With the run's folder at hand, before a checkpoint is loaded: the model still is where training begins.
+  virtual void enter(const std::filesystem::path& /*run*/) {}
   /// Begins to read ahead, from the batch of this step on.
   virtual void start(std::int64_t step) = 0;
   /// This rank's share of the next micro-batch.

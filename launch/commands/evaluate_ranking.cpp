@@ -4,7 +4,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
-#include "core/data/sampler.h"
 #include "core/data/staged_dataset.h"
 #include "core/io/hdf5.h"
 #include "launch/commands/evaluate.h"
@@ -12,7 +11,8 @@
 #include "launch/model_folder.h"
 #include "launch/numbers.h"
 #include "launch/progress.h"
-#include "objectives/evaluate/ranking.h"
+#include "objectives/evaluate/ranked_pairs.h"
+#include "objectives/evaluate/squared_distance.h"
 
 namespace bireme {
 
@@ -20,37 +20,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// Records that can be compared, and how many cannot.
-struct Selection {
-  std::vector<std::int64_t> numbers;
-  std::int64_t cut = 0;       ///< an answer lost its end to truncation
-  std::int64_t too_long = 0;  ///< for the context of the model
-};
-
-Selection select(const AnswerDataset& data, std::int64_t context, std::int64_t sample) {
-  Selection selection;
-  const std::int64_t count = sample > 0 ? std::min(sample, data.size()) : data.size();
-  const Permutation order(data.size(), 0, 0);
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t number = count < data.size() ? order(i) : i;
-    const AnswerLengths lengths = data.lengths(number);
-    const std::int64_t longest = *std::ranges::max_element(lengths.answers);
-    if (data.is_cut(number))
-      ++selection.cut;
-    else if (context > 0 && lengths.prompt + longest > context)
-      ++selection.too_long;
-    else
-      selection.numbers.push_back(number);
-  }
-  std::ranges::sort(selection.numbers);
-  return selection;
-}
-
-using Scores = std::vector<std::vector<AnswerScore>>;
-
 /// Scores under a model, with a progress bar.
-Scores score(const LanguageSession& session, Communicator& world, const LanguageModel& model,
-             const AnswerDataset& data, const Selection& selection, const std::string& label) {
+RecordScores score(const LanguageSession& session, Communicator& world, const LanguageModel& model,
+                   const AnswerDataset& data, const ComparableRecords& selection, const std::string& label) {
   std::optional<Progress> bar;
   return score_records(
       session.backend(), world, model, std::ssize(selection.numbers), data.manifest().answers(),
@@ -62,26 +34,13 @@ Scores score(const LanguageSession& session, Communicator& world, const Language
       });
 }
 
-/// Squared distance of two models of the same structure; nothing where they differ in it.
-std::optional<double> squared_distance(const ParameterSet& a, const ParameterSet& b) {
-  if (a.size() != b.size()) return {};
-  double sum = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (a[i].name() != b[i].name() || a[i].shape() != b[i].shape()) return {};
-    const std::span<const float> x = a[i].value().values<float>(), y = b[i].value().values<float>();
-    for (std::size_t j = 0; j < x.size(); ++j)
-      sum += (double{x[j]} - double{y[j]}) * (double{x[j]} - double{y[j]});
-  }
-  return sum;
-}
-
 struct Reference {
-  Scores scores;
+  RecordScores scores;
   std::optional<double> squared_distance;
 };
 
 Reference score_reference(const LanguageSession& session, Communicator& world, const Options& options,
-                          const AnswerDataset& data, const Selection& selection) {
+                          const AnswerDataset& data, const ComparableRecords& selection) {
   const std::unique_ptr<Communicator> alone = make_single_process();
   const std::unique_ptr<PublishedLanguageModel> published =
       open_language_model(resolve_model_folder(options.path("reference")), session.backend().memory(), *alone,
@@ -91,27 +50,15 @@ Reference score_reference(const LanguageSession& session, Communicator& world, c
                 fmt::format("the answers have {} kinds of tokens, but the reference knows {}",
                             data.manifest().vocabulary, published->model().vocabulary()),
                 options.text("reference"), "use a reference with the tokenizer of the model");
-  return {
-      .scores = score(session, world, published->model(), data, selection, "reference pair"),
-      .squared_distance = squared_distance(session.model().parameters(), published->model().parameters())};
+  Reference reference{.scores = score(session, world, published->model(), data, selection, "reference pair"),
+                      .squared_distance = {}};
+  const ParameterSet& parameters = session.model().parameters();
+  if (const auto others = counterparts(parameters, published->model().parameters()))
+    reference.squared_distance = squared_distance(parameters, *others, *alone);
+  return reference;
 }
 
-std::vector<RankedPair> pairs_of(const AnswerDataset& data, const Selection& selection, const Scores& policy,
-                                 const Scores* reference) {
-  std::vector<RankedPair> pairs;
-  for (std::size_t i = 0; i < policy.size(); ++i) {
-    RankedPair pair{.record = selection.numbers[i],
-                    .chosen = policy[i][0],
-                    .rejected = policy[i][1],
-                    .preference = data.preference(selection.numbers[i])};
-    if (reference)
-      pair.reference = std::array{(*reference)[i][0].log_probability, (*reference)[i][1].log_probability};
-    pairs.push_back(pair);
-  }
-  return pairs;
-}
-
-Json json_of(const RankingResult& r, const Selection& selection, const RankingOptions& options,
+Json json_of(const RankingResult& r, const ComparableRecords& selection, const RankingOptions& options,
              const std::optional<double>& distance) {
   Json json{{"count", r.count},
             {"ties_left_out", r.ties},
@@ -140,7 +87,7 @@ Json json_of(const RankingResult& r, const Selection& selection, const RankingOp
                {"threshold_quantiles", r.threshold_quantiles},
                {"threshold_beta", options.beta}});
   if (distance) json["squared_distance"] = *distance;
-  if (!r.idealized) return json;
+  if (!r.idealized || !r.idealized_normalized) return json;
   json.update({{"betas", options.betas},
                {"idealized", r.idealized->values},
                {"idealized_normalized", r.idealized_normalized->values},
@@ -158,7 +105,7 @@ void print_line(const char* name, double plain, double normalized) {
   fmt::print("{:<26} {:7.4f}     {:7.4f}\n", name, plain, normalized);
 }
 
-void print_text(const RankingResult& r, const Selection& selection, const RankingOptions& options,
+void print_text(const RankingResult& r, const ComparableRecords& selection, const RankingOptions& options,
                 const std::optional<double>& distance, bool is_voted) {
   fmt::print("{} pairs; left out: {} ties, {} with an answer cut by truncation, {} longer than the context\n",
              r.count, r.ties, selection.cut, selection.too_long);
@@ -186,7 +133,7 @@ void print_text(const RankingResult& r, const Selection& selection, const Rankin
   fmt::print("log ratio to the reference: chosen {:.4f}, rejected {:.4f}\n", r.chosen_reward,
              r.rejected_reward);
   if (distance) fmt::print("squared distance of the weights to the reference: {:.6g}\n", *distance);
-  if (!r.idealized) {
+  if (!r.idealized || !r.idealized_normalized) {
     fmt::print(
         "no ideal: each pair has a single rater; --assume-preference takes their proportion as known\n");
     return;
@@ -207,11 +154,13 @@ void write_outcomes(const std::filesystem::path& path, const std::vector<RankedP
   Hdf5Writer file(path);
   const auto doubles = [&](const char* name, const auto& value) {
     std::vector<double> list;
+    list.reserve(pairs.size());
     for (std::size_t i = 0; i < pairs.size(); ++i) list.push_back(value(i));
     file.write(name, tensor_of(*memory, list, {count}));
   };
   const auto integers = [&](const char* name, const auto& value) {
     std::vector<std::int64_t> list;
+    list.reserve(pairs.size());
     for (std::size_t i = 0; i < pairs.size(); ++i) list.push_back(value(i));
     file.write(name, tensor_of(*memory, list, {count}));
   };
@@ -224,8 +173,9 @@ void write_outcomes(const std::filesystem::path& path, const std::vector<RankedP
   doubles("log_ratio", [&](std::size_t i) { return result.outcomes[i].log_ratio; });
   doubles("preference", [&](std::size_t i) { return pairs[i].preference; });
   if (result.reference) {
-    doubles("reference_chosen_log_probability", [&](std::size_t i) { return (*pairs[i].reference)[0]; });
-    doubles("reference_rejected_log_probability", [&](std::size_t i) { return (*pairs[i].reference)[1]; });
+    const auto reference = [&](std::size_t i) { return pairs[i].reference.value_or(std::array{0.0, 0.0}); };
+    doubles("reference_chosen_log_probability", [&](std::size_t i) { return reference(i)[0]; });
+    doubles("reference_rejected_log_probability", [&](std::size_t i) { return reference(i)[1]; });
     doubles("shortfall", [&](std::size_t i) { return -result.outcomes[i].reference_log_ratio; });
     doubles("flip_threshold", [&](std::size_t i) { return result.outcomes[i].flip_threshold; });
     doubles("dpo_loss", [&](std::size_t i) { return result.outcomes[i].dpo_loss; });
@@ -235,8 +185,8 @@ void write_outcomes(const std::filesystem::path& path, const std::vector<RankedP
 
 /// Several scored answers to a prompt.
 int rank_many(const Options& options, Communicator& world, const LanguageSession& session,
-              const AnswerDataset& data, const Selection& selection) {
-  const Scores scores = score(session, world, session.model(), data, selection, "answer");
+              const AnswerDataset& data, const ComparableRecords& selection) {
+  const RecordScores scores = score(session, world, session.model(), data, selection, "answer");
   std::map<std::uint64_t, RankedAnswers> prompts;
   for (std::size_t i = 0; i < scores.size(); ++i) {
     RankedAnswers& prompt = prompts[data.prompt_key(selection.numbers[i])];
@@ -244,6 +194,7 @@ int rank_many(const Options& options, Communicator& world, const LanguageSession
     prompt.scores.push_back(data.score(selection.numbers[i]));
   }
   std::vector<RankedAnswers> list;
+  list.reserve(prompts.size());
   for (auto& [key, prompt] : prompts) list.push_back(std::move(prompt));
   const ManyRankingResult r = evaluate_ranking(list);
   if (world.rank() != 0) return 0;
@@ -311,19 +262,14 @@ int run_ranking(Arguments arguments) {
     const AnswerDataset data =
         AnswerDataset::open(options.path("data"), {AnswerKind::pairs, AnswerKind::feedback});
     session.require_vocabulary(data.manifest().vocabulary, options.text("data"));
-    const Selection selection = select(data, session.model().context(), options.integer("sample", 0));
-    if (selection.numbers.empty())
-      throw Error(ErrorKind::data,
-                  fmt::format("no pair can be compared: {} have an answer cut by truncation, {} are longer "
-                              "than the model's context",
-                              selection.cut, selection.too_long),
-                  options.text("data"), "prepare it with another --max-length or --truncate");
+    const ComparableRecords selection =
+        comparable_records(data, session.model().context(), options.integer("sample", 0));
     if (data.kind() == AnswerKind::feedback) return rank_many(options, world, session, data, selection);
-    const Scores policy = score(session, world, session.model(), data, selection, "pair");
+    const RecordScores policy = score(session, world, session.model(), data, selection, "pair");
     std::optional<Reference> reference;
     if (options.has("reference")) reference = score_reference(session, world, options, data, selection);
     const std::vector<RankedPair> pairs =
-        pairs_of(data, selection, policy, reference ? &reference->scores : nullptr);
+        ranked_pairs(data, selection, policy, reference ? &reference->scores : nullptr);
     const RankingResult result = evaluate_ranking(pairs, ranking);
     if (world.rank() != 0) return 0;
     if (options.has("output")) write_outcomes(options.path("output"), pairs, result);

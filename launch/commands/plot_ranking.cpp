@@ -19,7 +19,7 @@ Json json_of(const Correlation& c) {
 }
 
 std::string text_of(const char* where, const Correlation& c) {
-  if (!c.spearman) return fmt::format("{}: too few points ({})", where, c.points);
+  if (!c.spearman || !c.pearson) return fmt::format("{}: too few points ({})", where, c.points);
   return fmt::format("{}: Pearson {:+.3f}, Spearman {:+.3f} ({} points)", where, *c.pearson, *c.spearman,
                      c.points);
 }
@@ -29,17 +29,21 @@ std::string text_of(const char* where, const Correlation& c) {
 int run_plot_ranking(Arguments arguments) {
   Options options("bireme plot ranking", "draws ranking accuracy and win rate over a run");
   options.required("run", "DIR", "a run that measured ranking accuracy on the way")
-      .value("win-rates", "FILE", "results of its checkpoints, from `evaluate win-rate --append`")
+      .value(
+          "win-rates", "FILE",
+          "results of its checkpoints, from `evaluate win-rate --append`; those that the run measured itself "
+          "unless given")
       .value("pairs", "F.h5",
              "from `evaluate ranking --reference M --output`: each pair's loss and difficulty")
       .value("beta", "BETA", "of the run, for the curve among the pairs", "0.1")
       .required("output", "FILE", "picture to write: .png, .svg or .pdf")
+      .example("bireme plot ranking --run runs/dpo --output ranking.png")
       .example("bireme plot ranking --run runs/dpo --win-rates dpo.jsonl --output ranking.png")
       .example("bireme plot ranking --run runs/dpo --pairs pairs.h5 --beta 0.1 --output ranking.svg");
   if (!options.parse(arguments)) return 0;
   const MetricHistory run = read_metrics(options.path("run"));
   std::vector<JudgedStep> judged;
-  if (options.has("win-rates")) judged = read_win_rates(options.path("win-rates"));
+  judged = options.has("win-rates") ? read_win_rates(options.path("win-rates")) : judged_steps(run);
   std::optional<PairFile> pairs;
   if (options.has("pairs")) pairs = read_pairs(options.path("pairs"));
   const RankingFigure found =
@@ -53,7 +57,8 @@ int run_plot_ranking(Arguments arguments) {
                    {"whole", json_of(found.correlation->whole)},
                    {"until_turn", json_of(found.correlation->until_turn)},
                    {"after_turn", json_of(found.correlation->after_turn)},
-                   {"shows_pattern", found.correlation->shows_pattern()}});
+                   {"shows_pattern", found.correlation->shows_pattern()},
+                   {"judges_reliable", has_reliable_judges(run)}});
     fmt::print("{}\n", json.dump());
     return 0;
   }
@@ -65,6 +70,7 @@ int run_plot_ranking(Arguments arguments) {
                      found.correlation->until_turn),
              text_of("after it", found.correlation->after_turn));
   const TrainingCorrelation& c = *found.correlation;
+  if (!has_reliable_judges(run)) fmt::print("judges not reliable: the win rates prove nothing\n");
   fmt::print("{}\n", !c.until_turn.spearman || !c.after_turn.spearman
                          ? "too few evaluations to say whether the two go together, then against each other"
                      : c.shows_pattern()

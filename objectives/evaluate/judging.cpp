@@ -19,66 +19,75 @@ Share share_of(std::int64_t count, const Communicator& ranks) {
 }
 
 /// Answers prompts of about one length side by side.
-void answer(const Backend& backend, const LanguageModel& model, const Tokenizer& tokenizer,
-            const std::vector<TokenList>& prompts, const std::vector<std::int64_t>& numbers,
-            const std::vector<std::size_t>& batch, const SampleAnswersOptions& options,
-            std::vector<SampledAnswer>& answers) {
-  std::vector<TokenList> some;
+std::vector<TokenList> write_answers(const Backend& backend, const LanguageModel& model,
+                                     const std::vector<Question>& questions,
+                                     std::span<const std::size_t> batch,
+                                     const SampleAnswersOptions& options) {
+  std::vector<TokenList> prompts;
   GenerateOptions generate{
       .max_tokens = options.max_tokens, .sampling = options.sampling, .stop_tokens = options.stop_tokens};
   std::size_t longest = 0;
   for (const std::size_t i : batch) {
-    some.push_back(prompts[i]);
-    generate.keys.push_back(numbers[i]);
-    longest = std::max(longest, prompts[i].size());
+    prompts.push_back(questions[i].tokens);
+    generate.keys.push_back(questions[i].number);
+    longest = std::max(longest, prompts.back().size());
   }
   Generator generator(backend, model, std::ssize(batch),
                       static_cast<std::int64_t>(longest) + options.max_tokens, options.type);
-  const std::vector<TokenList> written = generator.generate(some, generate);
-  for (std::size_t s = 0; s < batch.size(); ++s) {
-    TokenStream stream(tokenizer, false);
-    SampledAnswer& one = answers[batch[s]];
-    for (const std::int32_t token : written[s]) one.text += stream.push(token);
-    one.text += stream.finish();
-    one.tokens = std::ssize(written[s]);
-    one.ended_by_limit = one.tokens >= options.max_tokens;
-  }
+  return generator.generate(prompts, generate);
 }
 
 }  // namespace
 
+SampledAnswer sampled_answer(const Tokenizer& tokenizer, TokenList tokens, bool ended_by_limit) {
+  SampledAnswer answer{.tokens = std::move(tokens), .text = {}, .ended_by_limit = ended_by_limit};
+  TokenStream stream(tokenizer, false);
+  for (const std::int32_t token : answer.tokens) answer.text += stream.push(token);
+  answer.text += stream.finish();
+  return answer;
+}
+
 std::vector<SampledAnswer> sample_answers(const Backend& backend, Communicator& ranks,
                                           const LanguageModel& model, const Tokenizer& tokenizer,
-                                          const std::vector<TokenList>& prompts,
-                                          const std::vector<std::int64_t>& numbers,
+                                          const std::vector<Question>& questions,
                                           const SampleAnswersOptions& options,
                                           const JudgingProgress& progress) {
-  const Share own = share_of(std::ssize(prompts), ranks);
-  std::vector<std::size_t> order(static_cast<std::size_t>(own.last - own.first));
-  std::iota(order.begin(), order.end(), static_cast<std::size_t>(own.first));
-  std::ranges::stable_sort(order, {}, [&](std::size_t i) { return prompts[i].size(); });
-  std::vector<SampledAnswer> answers(prompts.size());
-  for (std::size_t begin = 0; begin < order.size(); begin += static_cast<std::size_t>(options.batch_size)) {
-    const std::size_t end = std::min(order.size(), begin + static_cast<std::size_t>(options.batch_size));
-    answer(backend, model, tokenizer, prompts, numbers,
-           {order.begin() + static_cast<std::ptrdiff_t>(begin),
-            order.begin() + static_cast<std::ptrdiff_t>(end)},
-           options, answers);
-    ranks.beat();
-    if (progress)
-      progress(std::min<std::int64_t>(std::ssize(prompts), static_cast<std::int64_t>(end) * ranks.size()),
-               std::ssize(prompts));
-  }
+  // Every rank takes each size()-th of the prompts by length, so that all have as much to do.
+  std::vector<std::size_t> order(questions.size()), own;
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, {}, [&](std::size_t i) { return questions[i].tokens.size(); });
+  for (auto i = static_cast<std::size_t>(ranks.rank()); i < order.size();
+       i += static_cast<std::size_t>(ranks.size()))
+    own.push_back(order[i]);
   nlohmann::json sent = nlohmann::json::array();
-  for (std::int64_t i = own.first; i < own.last; ++i) {
-    const SampledAnswer& one = answers[static_cast<std::size_t>(i)];
-    sent.push_back({one.text, one.tokens, one.ended_by_limit});
+  const auto batch_size = static_cast<std::size_t>(options.batch_size);
+  for (std::size_t begin = 0; begin < own.size(); begin += batch_size) {
+    const auto batch = std::span(own).subspan(begin, std::min(batch_size, own.size() - begin));
+    const std::vector<TokenList> written = write_answers(backend, model, questions, batch, options);
+    for (std::size_t s = 0; s < batch.size(); ++s) sent.push_back({batch[s], written[s]});
+    ranks.beat();
+    const auto done =
+        static_cast<std::int64_t>((begin + batch.size()) * static_cast<std::size_t>(ranks.size()));
+    if (progress) progress(std::min(std::ssize(questions), done), std::ssize(questions));
   }
-  std::size_t next = 0;
+  std::vector<SampledAnswer> answers(questions.size());
   for (const std::string& text : ranks.gather_text(sent.dump()))
-    for (const auto& one : nlohmann::json::parse(text))
-      answers[next++] = {.text = one[0], .tokens = one[1], .ended_by_limit = one[2]};
+    for (const auto& one : nlohmann::json::parse(text)) {
+      auto tokens = one[1].get<TokenList>();
+      const bool ended_by_limit = std::ssize(tokens) >= options.max_tokens;
+      answers[one[0].get<std::size_t>()] = sampled_answer(tokenizer, std::move(tokens), ended_by_limit);
+    }
   return answers;
+}
+
+AnswerLook look_of(const std::vector<SampledAnswer>& answers) {
+  AnswerLook look;
+  const auto n = static_cast<double>(answers.size());
+  for (const SampledAnswer& answer : answers) {
+    look.mean_length += static_cast<double>(answer.tokens.size()) / n;
+    look.ended_by_limit += (answer.ended_by_limit ? 1 : 0) / n;
+  }
+  return look;
 }
 
 std::vector<double> judge_texts(Communicator& ranks, const Judge& judge, const std::vector<AnswerText>& texts,

@@ -75,15 +75,21 @@ PairOutcome outcome_of(const RankedPair& pair, double beta) {
   return outcome;
 }
 
+/// q of chosen and rejected, of pairs that all have a reference.
+std::array<double, 2> reference_of(const RankedPair& pair) {
+  return pair.reference.value_or(std::array{0.0, 0.0});
+}
+
 void add_reference(RankingResult& result, std::span<const RankedPair> pairs) {
   Counter reference;
   std::array<double, 4> loss{}, log_ratio{};
   std::vector<double> thresholds;
+  thresholds.reserve(pairs.size());
   std::int64_t rewards_right = 0;
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     const RankedPair& pair = pairs[i];
     if (is_tie(pair)) continue;
-    const auto [q_w, q_l] = *pair.reference;
+    const auto [q_w, q_l] = reference_of(pair);
     const PairOutcome& outcome = result.outcomes[i];
     reference.add(q_w >= q_l, per_token(q_w, pair.chosen) >= per_token(q_l, pair.rejected));
     const double rho_w = pair.chosen.log_probability - q_w, rho_l = pair.rejected.log_probability - q_l;
@@ -122,14 +128,14 @@ void summarize(IdealizedAccuracy& ideal, double accuracy) {
 }
 
 void add_ideal(RankingResult& result, std::span<const RankedPair> pairs, const RankingOptions& options,
-               bool is_assumed) {
+               const std::optional<double>& assumed) {
   IdealizedAccuracy plain, normalized;
   for (const double beta : options.betas) {
     Counter counter;
     for (const RankedPair& pair : pairs) {
       if (is_tie(pair)) continue;
-      const double alpha = is_assumed ? *options.assumed_preference : pair.preference;
-      const auto [q_w, q_l] = *pair.reference;
+      const double alpha = assumed.value_or(pair.preference);
+      const auto [q_w, q_l] = reference_of(pair);
       counter.add(ideal_log_ratio(q_w - q_l, alpha, options.epsilon, beta) > 0,
                   ideal_log_ratio(per_token(q_w, pair.chosen) - per_token(q_l, pair.rejected), alpha,
                                   options.epsilon, beta) > 0);
@@ -199,7 +205,10 @@ RankingResult evaluate_ranking(std::span<const RankedPair> pairs, const RankingO
   if (std::ranges::all_of(pairs, [](const RankedPair& pair) { return pair.reference.has_value(); })) {
     add_reference(result, pairs);
     const bool is_voted = has_votes(pairs);
-    if (is_voted || options.assumed_preference) add_ideal(result, pairs, options, !is_voted);
+    if (is_voted)
+      add_ideal(result, pairs, options, {});
+    else if (options.assumed_preference)
+      add_ideal(result, pairs, options, options.assumed_preference);
   }
   return result;
 }

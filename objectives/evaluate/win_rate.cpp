@@ -68,6 +68,8 @@ WinRate win_rate(std::span<const Contest> contests, const WinRateOptions& option
   result.count = std::ssize(contests);
   const auto n = static_cast<double>(result.count);
   std::vector<double> w, lead;
+  w.reserve(contests.size());
+  lead.reserve(contests.size());
   for (const Contest& contest : contests) {
     const double margin = contest.score_a - contest.score_b;
     const bool is_tie = contest.is_identical || std::abs(margin) <= options.tie_band;
@@ -89,6 +91,7 @@ WinRate win_rate(std::span<const Contest> contests, const WinRateOptions& option
     std::ranges::fill(lead, 0.0);
   result.length_coefficients = regress(w, lead, options.ridge);
   result.length_controlled = sigmoid(result.length_coefficients[0]);
+  result.outcomes = std::move(w);
   return result;
 }
 

@@ -28,6 +28,7 @@ struct WinRate {
   /// tanh((len_A - len_B)/sd).
   double length_controlled = 0;
   std::array<double, 2> length_coefficients{};
+  std::vector<double> outcomes;  ///< w of each contest: 1 (A), ½, 0
 };
 
 /// @throws Error (data) when there is no contest

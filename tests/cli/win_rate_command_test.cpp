@@ -50,6 +50,42 @@ TEST_F(WinRateCommand, PrintsTheWinRateWithWhatItsJudgesAreWorth) {
   EXPECT_EQ(lines, result["count"]);
 }
 
+TEST_F(WinRateCommand, AgreesWithWhatTrainingMeasuresOnTheWay) {
+  policy_.prepare("data", AnswerKind::pairs, AnswerFixture::pairs(24));
+  const std::string folder = policy_.folder.path().string(), trained = folder + "/run";
+  const Outcome training = run_program(
+      "train --model.type llama --model.init " + model_ + " --objective.type dpo --data.path " + folder +
+      "/data --data.validation " + folder + "/data --data.batch_size 4 --optimizer.learning_rate 0.003 " +
+      "--run.steps 6 --run.evaluate_every 2 --run.threads 1 --schedule.warmup_steps 1 --evaluation.prompts " +
+      prompts_ + " --evaluation.judge " + judge_ + " --evaluation.max_tokens 5 --run " + trained);
+  ASSERT_EQ(training.code, 0) << training.errors;
+  EXPECT_TRUE(
+      mentions(training.errors + training.output, {"win rate", "against the reference", "not reliable"}));
+  std::istringstream metrics(policy_.folder.read("run/metrics.jsonl"));
+  nlohmann::json last;
+  for (std::string line; std::getline(metrics, line);) last = nlohmann::json::parse(line);
+  EXPECT_EQ(last["step"], 6);
+  EXPECT_TRUE(last["win_rate"].is_null());
+  const Outcome outcome =
+      run_program("evaluate win-rate --model " + trained + " --against " + model_ + " --prompts " + prompts_ +
+                  " --max-tokens 5 --json --batch-size 32 --judge " + judge_);
+  ASSERT_EQ(outcome.code, 0) << outcome.errors;
+  const nlohmann::json result = json_of(outcome);
+  EXPECT_EQ(last["judged_win_rate"], result["judged_win_rate"]);
+  EXPECT_EQ(last["soft_win_rate"], result["soft_win_rate"]);
+  EXPECT_EQ(last["answer_tokens"], result["mean_length"]);
+  EXPECT_EQ(nlohmann::json::parse(policy_.folder.read("run/evaluation/step-00000006.json"))["wins"].size(),
+            result["count"]);
+
+  const Outcome plot =
+      run_program("plot ranking --run " + trained + " --json --output " + folder + "/ranking.svg");
+  ASSERT_EQ(plot.code, 0) << plot.errors;
+  const nlohmann::json drawn = json_of(plot);
+  EXPECT_EQ(drawn["panels"], 3);
+  EXPECT_EQ(drawn["whole"]["points"], 4);
+  EXPECT_EQ(drawn["judges_reliable"], false);
+}
+
 TEST_F(WinRateCommand, AModelAgainstItselfIsATie) {
   const nlohmann::json result = json_of(run("--against " + model_ + " --judge " + judge_ + " --json"));
   EXPECT_EQ(result["judged_win_rate"], 0.5);

@@ -80,20 +80,21 @@ TEST(Judges, RefuseWhatIsNoJudge) {
 TEST(SampledAnswers, DependNeitherOnTheBatchNorOnRanks) {
   const test::AnswerFixture fixture;
   const auto tokenizer = open_tokenizer("byte");
-  std::vector<TokenList> prompts;
-  std::vector<std::int64_t> numbers;
+  std::vector<Question> questions;
   for (int i = 0; i < 7; ++i) {
-    prompts.push_back(tokenizer->encode("prompt " + std::string(static_cast<std::size_t>(i % 3), 'x')));
-    numbers.push_back(10 * i);
+    Question& question = questions.emplace_back();
+    question.number = 10 * i;
+    question.tokens = tokenizer->encode("prompt " + std::string(static_cast<std::size_t>(i % 3), 'x'));
   }
   const auto sample = [&](Communicator& ranks, const LanguageModel& model, const Backend& backend,
                           std::int64_t batch) {
     std::vector<std::string> texts;
     for (const SampledAnswer& one :
-         sample_answers(backend, ranks, model, *tokenizer, prompts, numbers,
+         sample_answers(backend, ranks, model, *tokenizer, questions,
                         {.max_tokens = 6, .batch_size = batch, .stop_tokens = {256}})) {
       texts.push_back(one.text);
-      EXPECT_LE(one.tokens, 6);
+      EXPECT_LE(one.tokens.size(), 6u);
+      EXPECT_EQ(one.ended_by_limit, one.tokens.size() == 6);
     }
     return texts;
   };
