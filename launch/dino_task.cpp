@@ -66,7 +66,7 @@ DinoTask::DinoTask(const Configuration& configuration, const Context& context, T
 
 void DinoTask::open_data() {
   const auto& d = configuration_.data;
-  dataset_ = Dataset::open(d.path);
+  dataset_ = std::make_unique<Dataset>(Dataset::open(d.path));
   const ImageManifest& manifest = dataset_->manifest();
   if (manifest.channels != configuration_.model.channels) {
     throw Error(ErrorKind::usage,
@@ -77,7 +77,7 @@ void DinoTask::open_data() {
   crops_ = multi_crop_options(configuration_, *dataset_);
   validate(crops_, manifest.width > 0 ? manifest.width : crops_.global_size,
            manifest.height > 0 ? manifest.height : crops_.global_size, manifest.channels);
-  sampler_.emplace(SamplerOptions{.records = dataset_->records(),
+  sampler_ = std::make_unique<Sampler>(SamplerOptions{.records = dataset_->records(),
                                   .batch_size = d.batch_size,
                                   .seed = static_cast<std::uint64_t>(configuration_.run.seed),
                                   .shuffled = d.order == "shuffled"});
@@ -87,8 +87,8 @@ void DinoTask::open_data() {
   const int channels = static_cast<int>(configuration_.model.channels);
   const std::vector<double> mean(crops_.mean.begin(), crops_.mean.end()),
       deviation(crops_.std.begin(), crops_.std.end());
-  train_.emplace(Dataset::open(d.evaluation_train), size, channels, mean, deviation);
-  test_.emplace(Dataset::open(d.evaluation_test), size, channels, mean, deviation);
+  train_ = std::make_unique<EvaluationPictures>(Dataset::open(d.evaluation_train), size, channels, mean, deviation);
+  test_ = std::make_unique<EvaluationPictures>(Dataset::open(d.evaluation_test), size, channels, mean, deviation);
 }
 
 void DinoTask::initialize() {

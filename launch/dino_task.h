@@ -1,6 +1,6 @@
 #pragma once
 
-#include <optional>
+#include <memory>
 
 #include "core/data/dataset.h"
 #include "core/data/loader.h"
@@ -31,7 +31,7 @@ class DinoTask final : public TrainingTask {
   CheckpointContent model() const override;
   std::vector<CheckpointFile> state() const override;
   void loaded() override;
-  bool evaluates() const override { return test_.has_value(); }
+  bool evaluates() const override { return test_ != nullptr; }
   TrainingEvaluation evaluate(bool is_first) override;
 
   DinoNetwork& student() { return student_; }
@@ -45,14 +45,14 @@ class DinoTask final : public TrainingTask {
 
   const Configuration& configuration_;
   const Context& context_;
-  std::optional<Dataset> dataset_;
+  std::unique_ptr<Dataset> dataset_;  // null for made-up pictures
   MultiCropOptions crops_;
-  std::optional<Sampler> sampler_;
+  std::unique_ptr<Sampler> sampler_;
   std::int64_t steps_;
   DinoNetwork student_, teacher_;
   PublishedVisionTransformer published_;  // the teacher
   std::unique_ptr<DinoObjective> objective_;
-  std::optional<EvaluationPictures> train_, test_;
+  std::unique_ptr<EvaluationPictures> train_, test_;  // null without evaluation
   std::unique_ptr<ImageLoader> loader_;
 };
 

@@ -24,10 +24,30 @@ struct Strided {
   std::int64_t row, column;
 };
 
+/// What a lane of A and B can be: a number of C's type, or two bf16 numbers, next to each other in depth.
+using Bf16Pair = std::uint32_t;  // the first in the lower half
+
+template <class D>
+HWY_INLINE hn::Vec<D> multiply_add(D, hn::Vec<D> x, hn::Vec<D> y, hn::Vec<D> sum) {
+  return hn::MulAdd(x, y, sum);
+}
+
+#if HWY_TARGET == HWY_AVX3
+/// Needs has_bf16_instructions(). Highway 1.0 has no tag for them, and intrinsics would want a target of
+/// their own for every function up to the caller.
+template <class D>
+HWY_INLINE hn::Vec<D> multiply_add(D, hn::Vec<hn::Rebind<Bf16Pair, D>> x, hn::Vec<hn::Rebind<Bf16Pair, D>> y,
+                                   hn::Vec<D> sum) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(x.raw), "v"(y.raw));
+  return sum;
+}
+#endif
+
 /// Rows × Vectors accumulators stay in registers while k runs: 6 × 4 of AVX-512's 32, 6 × 2 of AVX2's 16.
-template <int Rows, int Vectors, bool Accumulate, class D, class F = hn::TFromD<D>>
-HWY_INLINE void product_tile(D d, std::int64_t depth, Strided<F> a, const F* HWY_RESTRICT b,
+template <int Rows, int Vectors, bool Accumulate, class D, class E, class F = hn::TFromD<D>>
+HWY_INLINE void product_tile(D d, std::int64_t depth, Strided<E> a, const E* HWY_RESTRICT b,
                              std::int64_t b_stride, F* HWY_RESTRICT c, std::int64_t c_stride) {
+  const hn::Rebind<E, D> e;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   hn::Vec<D> sum[Rows][Vectors];
   for (int i = 0; i < Rows; ++i) {
@@ -35,11 +55,11 @@ HWY_INLINE void product_tile(D d, std::int64_t depth, Strided<F> a, const F* HWY
       sum[i][j] = Accumulate ? hn::LoadU(d, c + i * c_stride + j * lanes) : hn::Zero(d);
   }
   for (std::int64_t k = 0; k < depth; ++k) {
-    hn::Vec<D> column[Vectors];
-    for (int j = 0; j < Vectors; ++j) column[j] = hn::LoadU(d, b + k * b_stride + j * lanes);
+    hn::Vec<decltype(e)> column[Vectors];
+    for (int j = 0; j < Vectors; ++j) column[j] = hn::LoadU(e, b + k * b_stride + j * lanes);
     for (int i = 0; i < Rows; ++i) {
-      const auto x = hn::Set(d, a.data[i * a.row + k * a.column]);
-      for (int j = 0; j < Vectors; ++j) sum[i][j] = hn::MulAdd(x, column[j], sum[i][j]);
+      const auto x = hn::Set(e, a.data[i * a.row + k * a.column]);
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = multiply_add(d, x, column[j], sum[i][j]);
     }
   }
   for (int i = 0; i < Rows; ++i) {
@@ -47,11 +67,11 @@ HWY_INLINE void product_tile(D d, std::int64_t depth, Strided<F> a, const F* HWY
   }
 }
 
-template <int Vectors, bool Accumulate, class D, class F = hn::TFromD<D>>
-HWY_INLINE void product_columns(D d, std::int64_t rows, std::int64_t depth, Strided<F> a, const F* b,
+template <int Vectors, bool Accumulate, class D, class E, class F = hn::TFromD<D>>
+HWY_INLINE void product_columns(D d, std::int64_t rows, std::int64_t depth, Strided<E> a, const E* b,
                                 std::int64_t b_stride, F* c, std::int64_t c_stride) {
   std::int64_t i = 0;
-  const auto at = [&](std::int64_t row) { return Strided<F>{a.data + row * a.row, a.row, a.column}; };
+  const auto at = [&](std::int64_t row) { return Strided<E>{a.data + row * a.row, a.row, a.column}; };
   for (; i + 6 <= rows; i += 6)
     product_tile<6, Vectors, Accumulate>(d, depth, at(i), b, b_stride, c + i * c_stride, c_stride);
   for (; i + 2 <= rows; i += 2)
@@ -61,9 +81,9 @@ HWY_INLINE void product_columns(D d, std::int64_t rows, std::int64_t depth, Stri
 }
 
 /// C [rows, columns] = (C +) A [rows, depth] · B [depth, columns]. Rows of B and C are padded: `columns` is a
-/// multiple of the number of lanes.
-template <bool Accumulate, class D, class F = hn::TFromD<D>>
-void small_product(D d, std::int64_t rows, std::int64_t columns, std::int64_t depth, Strided<F> a, const F* b,
+/// multiple of the number of lanes. The depth of pairs counts pairs.
+template <bool Accumulate, class D, class E, class F = hn::TFromD<D>>
+void small_product(D d, std::int64_t rows, std::int64_t columns, std::int64_t depth, Strided<E> a, const E* b,
                    std::int64_t b_stride, F* c, std::int64_t c_stride) {
   constexpr int kWidest = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));

@@ -46,12 +46,9 @@ void pack_rows(D d, const T* from, std::int64_t stride, std::int64_t rows, std::
   }
 }
 
-/// to[c][i … i + 4) = from[i … i + 4)[c] for four columns c, through registers.
-template <class T>
-HWY_INLINE void transpose_tile(const T* from, std::int64_t stride, std::int64_t width, float* to) {
-  const hn::FixedTag<float, 4> d;
-  const auto row0 = load(d, from), row1 = load(d, from + stride), row2 = load(d, from + 2 * stride),
-             row3 = load(d, from + 3 * stride);
+/// Writes four rows of four lanes as columns, rows of `to` being `width` apart.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store_transposed(D d, V row0, V row1, V row2, V row3, hn::TFromD<D>* to, std::int64_t width) {
   const auto low01 = hn::InterleaveLower(d, row0, row1), high01 = hn::InterleaveUpper(d, row0, row1);
   const auto low23 = hn::InterleaveLower(d, row2, row3), high23 = hn::InterleaveUpper(d, row2, row3);
   hn::StoreU(hn::ConcatLowerLower(d, low23, low01), d, to);
@@ -68,9 +65,14 @@ void transpose(const T* from, std::int64_t stride, std::int64_t rows, std::int64
   if constexpr (std::is_same_v<F, float>) {
     tiled_rows = rows / 4 * 4;
     tiled = dimension / 4 * 4;
-    for (std::int64_t i = 0; i < tiled_rows; i += 4)
-      for (std::int64_t c = 0; c < tiled; c += 4)
-        transpose_tile(from + i * stride + c, stride, width, to + c * width + i);
+    const hn::FixedTag<float, 4> d;
+    for (std::int64_t i = 0; i < tiled_rows; i += 4) {
+      for (std::int64_t c = 0; c < tiled; c += 4) {
+        const T* tile = from + i * stride + c;
+        store_transposed(d, load(d, tile), load(d, tile + stride), load(d, tile + 2 * stride),
+                         load(d, tile + 3 * stride), to + c * width + i, width);
+      }
+    }
   }
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t c = i < tiled_rows ? tiled : 0; c < dimension; ++c)
