@@ -77,18 +77,21 @@ void DinoTask::open_data() {
   crops_ = multi_crop_options(configuration_, *dataset_);
   validate(crops_, manifest.width > 0 ? manifest.width : crops_.global_size,
            manifest.height > 0 ? manifest.height : crops_.global_size, manifest.channels);
-  sampler_ = std::make_unique<Sampler>(SamplerOptions{.records = dataset_->records(),
-                                  .batch_size = d.batch_size,
-                                  .seed = static_cast<std::uint64_t>(configuration_.run.seed),
-                                  .shuffled = d.order == "shuffled"});
+  sampler_ =
+      std::make_unique<Sampler>(SamplerOptions{.records = dataset_->records(),
+                                               .batch_size = d.batch_size,
+                                               .seed = static_cast<std::uint64_t>(configuration_.run.seed),
+                                               .shuffled = d.order == "shuffled"});
   if (configuration_.run.epochs > 0) steps_ = configuration_.run.epochs * sampler_->iterations_per_epoch();
   if (configuration_.run.evaluate_every <= 0 || d.evaluation_train.empty()) return;
   const int size = static_cast<int>(configuration_.model.image_size);
   const int channels = static_cast<int>(configuration_.model.channels);
   const std::vector<double> mean(crops_.mean.begin(), crops_.mean.end()),
       deviation(crops_.std.begin(), crops_.std.end());
-  train_ = std::make_unique<EvaluationPictures>(Dataset::open(d.evaluation_train), size, channels, mean, deviation);
-  test_ = std::make_unique<EvaluationPictures>(Dataset::open(d.evaluation_test), size, channels, mean, deviation);
+  train_ = std::make_unique<EvaluationPictures>(Dataset::open(d.evaluation_train), size, channels, mean,
+                                                deviation);
+  test_ =
+      std::make_unique<EvaluationPictures>(Dataset::open(d.evaluation_test), size, channels, mean, deviation);
 }
 
 void DinoTask::initialize() {

@@ -38,7 +38,7 @@ std::int64_t first_record(const Batch& batch) {
 class Training {
  public:
   Training(const TrainRequest& request, Communicator& world)
-      : configuration_(checked(request.configuration)),
+      : configuration_(request.configuration),
         world_(world),
         context_(make_context(configuration_, world)),
         task_((require_shares(), make_training_task(configuration_, context_, TaskData::real))),
@@ -95,13 +95,6 @@ class Training {
   }
 
  private:
-  static const Configuration& checked(const Configuration& configuration) {
-    if (configuration.data.path.empty())
-      throw Error(ErrorKind::usage, "no training data is given", "data.path",
-                  "make a dataset with `bireme prepare` and pass --data.path DATASET");
-    return configuration;
-  }
-
   void require_shares() const {
     require_divisible_batch(configuration_.data.batch_size,
                             static_cast<int>(configuration_.parallel.accumulate),
@@ -213,7 +206,12 @@ class Training {
 
 }  // namespace
 
-int train(const TrainRequest& request, Communicator& world) { return Training(request, world).run(); }
+int train(const TrainRequest& request, Communicator& world) {
+  if (request.configuration.data.path.empty())
+    throw Error(ErrorKind::usage, "no training data is given", "data.path",
+                "make a dataset with `bireme prepare` and pass --data.path DATASET");
+  return Training(request, world).run();
+}
 
 int dry_run(const Configuration& configuration, Communicator& world) {
   const Context context = make_context(configuration, world);
@@ -222,7 +220,7 @@ int dry_run(const Configuration& configuration, Communicator& world) {
   const std::unique_ptr<TrainingTask> task = make_training_task(configuration, context, TaskData::made_up);
   Trainer trainer(configuration, context, task->objective(), task->steps());
   const std::size_t fixed = context.backend->memory().statistics().in_use;
-  const Batch batch = task->made_up_batch();
+  Batch batch = task->made_up_batch();
   const double began = seconds_now();
   const StepReport report = trainer.step(0, [&] { return batch; });
   const double seconds = seconds_now() - began;

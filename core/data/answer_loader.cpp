@@ -27,6 +27,7 @@ class PartMaker {
     batch.epoch = share.epoch;
     batch.global_count = std::ssize(whole);
     std::vector<AnswerRecord> records;
+    records.reserve(share.records.size());
     for (const std::int64_t number : share.records) records.push_back(dataset_.read(number));
     batch.rows = pack_answers(records, options_.packing, *memory_);
     const std::int64_t answers_each = std::ssize(batch.rows.answers) / std::ssize(records);
@@ -48,6 +49,7 @@ class PartMaker {
   std::vector<std::int64_t> prompts_of(const std::vector<std::int64_t>& whole) const {
     std::map<std::uint64_t, std::int64_t> places;
     std::vector<std::int64_t> prompts;
+    prompts.reserve(whole.size());
     for (const std::int64_t number : whole)
       prompts.push_back(places.try_emplace(dataset_.prompt_key(number), std::ssize(prompts)).first->second);
     return prompts;
@@ -87,15 +89,16 @@ class PartMaker {
 }  // namespace
 
 struct AnswerLoader::Implementation {
+  Implementation(PartMaker maker, std::int64_t first, int ahead) : parts(std::move(maker), first, ahead) {}
   ReadAhead<AnswerBatch> parts;
 };
 
 AnswerLoader::AnswerLoader(const AnswerLoaderOptions& options, const Sampler& sampler,
                            const AnswerDataset& dataset, std::shared_ptr<Memory> memory) {
   require_divisible_batch(sampler.batch_size(), options.accumulate, options.data_size);
-  implementation_.reset(new Implementation{
-      ReadAhead<AnswerBatch>(PartMaker(options, sampler, dataset, std::move(memory)),
-                             options.start_step * options.accumulate, options.parts_ahead)});
+  implementation_ =
+      std::make_unique<Implementation>(PartMaker(options, sampler, dataset, std::move(memory)),
+                                       options.start_step * options.accumulate, options.parts_ahead);
 }
 
 AnswerLoader::~AnswerLoader() = default;

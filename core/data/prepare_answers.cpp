@@ -124,8 +124,8 @@ class AnswerPreparation {
       if (failures[i]) std::rethrow_exception(failures[i]);
       has_chat_ = has_chat_ || block_[i].prompt.is_chat || options_.tokens.as_chat;
       for (const auto& [name, count] : counts[i]) counts_[name] += count;
-      if (records[i]) {
-        writer_.append(*records[i]);
+      if (const std::optional<AnswerRecord>& record = records[i]) {
+        writer_.append(*record);
         ++written_;
       }
     }
@@ -143,7 +143,7 @@ class AnswerPreparation {
 };
 
 double value_of(const AnswerText& single) {
-  return single.scores[0] ? *single.scores[0] : single.label.value_or(false) ? 1 : 0;
+  return single.scores[0].value_or(single.label.value_or(false) ? 1 : 0);
 }
 
 }  // namespace

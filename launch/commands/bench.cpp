@@ -69,6 +69,7 @@ int run_bench_gemm(Arguments arguments) {
     std::vector<NamedProduct> list = {{fmt::format("square {0} x {0}", side), square}};
     for (NamedProduct& product : step_products(rows, width, type)) list.push_back(std::move(product));
     std::vector<double> rates;
+    rates.reserve(list.size());
     for (const NamedProduct& product : list)
       rates.push_back(product_rate(products, product.product, backend->memory(), 0.3));
     // The best rate of any product measured here: what this machine was seen to do.

@@ -28,6 +28,7 @@ Var over_branches(Tape& tape, const std::vector<Var>& inputs, const std::vector<
   for (const Branching& document : documents)
     for (const Branching::Piece& piece : document.pieces()) lengths.push_back(piece.length);
   std::vector<std::vector<Var>> split;
+  split.reserve(inputs.size());
   for (const Var& input : inputs) split.push_back(split_rows(tape, input, lengths));
   std::vector<Var> results;
   for (const Branching& document : documents) {
@@ -35,6 +36,7 @@ Var over_branches(Tape& tape, const std::vector<Var>& inputs, const std::vector<
     std::optional<State> fork;
     for (const Branching::Piece& piece : pieces) {
       std::vector<Var> own;
+      own.reserve(split.size());
       for (const std::vector<Var>& input : split) own.push_back(input[results.size()]);
       const State* before = piece.is_branch && fork ? &*fork : root;
       const bool wants_after = !piece.is_branch && pieces.size() > 1;

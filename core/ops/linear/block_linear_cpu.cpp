@@ -286,11 +286,13 @@ void gate_backward(const GateProductsBackward& a, Memory& memory) {
       for (; o < outputs; o += 2) gate_columns<2, X>(a, begin, end, o, c, line, part);
     });
   });
-  for (std::int64_t o = 0; o < outputs; ++o) {
-    const Tensor& to = o < heads ? a.da : a.db;
-    if (to.defined())
-      sums.total(o * channels, channels, to.data<F>() + o % heads * to.channels() + a.first, true);
-  }
+  const auto add_totals = [&](const Tensor& to, std::int64_t first_output) {
+    for (std::int64_t head = 0; to.defined() && head < heads; ++head)
+      sums.total((first_output + head) * channels, channels, to.data<F>() + head * to.channels() + a.first,
+                 true);
+  };
+  add_totals(a.da, 0);
+  add_totals(a.db, heads);
 }
 
 void run_gate_forward(const GateProductsForward& a) {
