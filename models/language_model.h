@@ -18,6 +18,9 @@ struct TokenInput {
   /// Documents that branch, in place of sequences: the tokens are [1, R], and the documents make up these R
   /// rows in their order. Neither state nor attention reaches from one to another. Empty: as `starts` says.
   std::span<const Branching> documents = {};
+  /// [N] i32, ascending: the rows whose hidden vectors are wanted, which spares the last layer the others;
+  /// undefined: all.
+  Tensor needed = {};
 };
 
 /// How a forward pass is to run.
@@ -48,7 +51,8 @@ class LanguageModel : public Model {
   /// Longest sequence that the model was made for; 0 where there is no such thing.
   virtual std::int64_t context() const = 0;
 
-  /// The vectors that the head reads, after the final norm: [B·T, D] in the compute type.
+  /// The vectors that the head reads, after the final norm: [B·T, D] in the compute type, or [N, D] of the
+  /// rows that are needed.
   /// @throws Error (data) naming the first token that is not in the vocabulary
   virtual Var hidden(Tape& tape, const TokenInput& input, const LanguageForward& how) const = 0;
   virtual const VocabularyHead& head() const = 0;

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/ops/attention/attention_kernels.h"
+#include "core/ops/embedding/embedding.h"
 #include "core/ops/norm/norm.h"
 #include "core/ops/pointwise/pointwise.h"
 #include "models/llama_state.h"
@@ -89,6 +90,7 @@ Llama::Rows Llama::rows_of(Memory& memory, const TokenInput& input, DType type) 
             .positions = Tensor(memory, {count}, DType::i32),
             .first = input.starts ? Tensor(memory, {count}, DType::i32) : Tensor(),
             .documents = {input.documents.begin(), input.documents.end()},
+            .needed = input.needed,
             .table = rotary_table(memory, length, type)};
   if (!rows.documents.empty()) {
     number_branches(rows.documents, rows.positions);
@@ -108,16 +110,21 @@ Var Llama::norm(Tape& tape, const Var& x, Parameter& gain, const Rows& rows) con
   return rms_norm(tape, x, gain, options_.epsilon, rows.type);
 }
 
+bool Llama::thins_out(const LlamaBlock& block, const Rows& rows) const {
+  return rows.needed && &block == &blocks_.back();
+}
+
 Var Llama::attend(Tape& tape, const LlamaBlock& block, const Var& y, const Rows& rows) const {
   const Var qkv = rotate(tape, block.queries_keys_values(tape, y), rows.table, rows.positions,
                          heads_.queries + heads_.keys);
   const Var heads = rows.documents.empty() ? causal_attention(tape, qkv, heads_, rows.length, rows.first)
                                            : causal_attention(tape, qkv, heads_, rows.documents);
-  return block.project(tape, heads);
+  return block.project(tape, thins_out(block, rows) ? gather_rows(tape, heads, rows.needed) : heads);
 }
 
-Var Llama::run_block(Tape& tape, const Var& x, const LlamaBlock& block, const Rows& rows) const {
-  const Var attended = attend(tape, block, norm(tape, x, block.norm1(), rows), rows);
+Var Llama::run_block(Tape& tape, const Var& all, const LlamaBlock& block, const Rows& rows) const {
+  const Var x = thins_out(block, rows) ? gather_rows(tape, all, rows.needed) : all;
+  const Var attended = attend(tape, block, norm(tape, all, block.norm1(), rows), rows);
   const ResidualNorm middle =
       residual_rms_norm(tape, x, attended, block.norm2(), options_.epsilon, rows.type);
   return residual_add(tape, middle.x, block.mlp(tape, middle.y));
@@ -138,6 +145,7 @@ Var Llama::hidden(Tape& tape, const TokenInput& input, const LanguageForward& ho
   }
   Var y = norm(tape, x, blocks_.front().norm1(), rows);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    if (thins_out(blocks_[i], rows)) x = gather_rows(tape, x, rows.needed);
     const ResidualNorm middle = residual_rms_norm(tape, x, attend(tape, blocks_[i], y, rows),
                                                   blocks_[i].norm2(), options_.epsilon, rows.type);
     Parameter& next = i + 1 < blocks_.size() ? blocks_[i + 1].norm1() : *norm_;
@@ -165,6 +173,7 @@ Tensor Llama::advance(const Backend& backend, const Tensor& tokens, DecodingStat
             .positions = tape.empty({tokens.elements()}, DType::i32),
             .first = {},
             .documents = {},
+            .needed = {},
             .table = rotary_table(backend.memory(), state.capacity(), state.type())};
   for (std::int64_t r = 0; r < tokens.elements(); ++r)
     rows.positions.data<std::int32_t>()[r] =

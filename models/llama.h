@@ -49,14 +49,17 @@ class Llama final : public LanguageModel {
     Tensor positions;                  // [B·T] i32, within the document
     Tensor first;                      // [B·T] i32: where the document starts in the sequence; undefined: 0
     std::vector<Branching> documents;  // in place of sequences, where there are any
+    Tensor needed;                     // [N] i32: rows that the last block ends with; undefined: all
     RotaryTable table;
   };
   Rows rows_of(Memory& memory, const TokenInput& input, DType type) const;
   RotaryTable rotary_table(Memory& memory, std::int64_t positions, DType type) const;
   Var norm(Tape& tape, const Var& x, Parameter& gain, const Rows& rows) const;
+  /// Whether a block ends with the needed rows alone: of the others only keys and values are read.
+  bool thins_out(const LlamaBlock& block, const Rows& rows) const;
   Var attend(Tape& tape, const LlamaBlock& block, const Var& y, const Rows& rows) const;
   /// A block and its residual additions as one function of the stream.
-  Var run_block(Tape& tape, const Var& x, const LlamaBlock& block, const Rows& rows) const;
+  Var run_block(Tape& tape, const Var& all, const LlamaBlock& block, const Rows& rows) const;
 
   LlamaOptions options_;
   AttentionHeads heads_;  // held by this rank

@@ -5,6 +5,7 @@
 #include <cassert>
 #include <cmath>
 
+#include "core/ops/embedding/embedding.h"
 #include "core/ops/norm/norm.h"
 #include "core/ops/pointwise/pointwise.h"
 #include "models/rwkv_step.h"
@@ -106,7 +107,10 @@ Var Rwkv::encode(Tape& tape, Var x, const Sequences& sequences, DType type, Rwkv
 Var Rwkv::hidden(Tape& tape, const TokenInput& input, const LanguageForward& how) const {
   const Sequences sequences = sequences_of(input);
   Var x = embed(tape, input.tokens, nullptr);
-  if (!how.recompute) return encode(tape, x, sequences, how.type, nullptr);
+  const auto wanted = [&](const Var& all) {
+    return input.needed ? gather_rows(tape, all, input.needed) : all;
+  };
+  if (!how.recompute) return wanted(encode(tape, x, sequences, how.type, nullptr));
   for (int i = 0; i < options_.layers; ++i) {
     // The block runs again during backward, after this call has returned: it takes along what it needs.
     x = tape.recompute(
@@ -115,7 +119,7 @@ Var Rwkv::hidden(Tape& tape, const TokenInput& input, const LanguageForward& how
         },
         x);
   }
-  return last_norm(tape, x, how.type);
+  return wanted(last_norm(tape, x, how.type));
 }
 
 Tensor Rwkv::hidden_with(const Backend& backend, const TokenInput& input, DType type,

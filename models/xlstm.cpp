@@ -5,6 +5,7 @@
 #include <cassert>
 
 #include "core/base/error.h"
+#include "core/ops/embedding/embedding.h"
 #include "core/ops/norm/norm.h"
 
 namespace bireme {
@@ -87,7 +88,9 @@ std::vector<Var> Xlstm::residuals(Tape& tape, const TokenInput& input, const Lan
 }
 
 Var Xlstm::hidden(Tape& tape, const TokenInput& input, const LanguageForward& how) const {
-  return last_norm(tape, residuals(tape, input, how).back(), how.type);
+  Var x = residuals(tape, input, how).back();
+  if (input.needed) x = gather_rows(tape, x, input.needed);
+  return last_norm(tape, x, how.type);
 }
 
 std::unique_ptr<DecodingState> Xlstm::make_state(const Backend& backend, std::int64_t sequences, std::int64_t,

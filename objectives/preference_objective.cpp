@@ -74,6 +74,7 @@ AnswerRows single_answer(const AnswerRows& rows, std::size_t answer) {
   one.targets = Tensor(memory, {std::ssize(places)}, DType::i32);
   std::ranges::copy(places, one.rows.data<std::int32_t>());
   std::ranges::copy(targets, one.targets.data<std::int32_t>());
+  one.places = one.rows;
   one.answers.front().prompt_begin = 0;
   return one;
 }
@@ -110,8 +111,9 @@ std::vector<Answer> score_answers(const Backend& backend, const LanguageModel& m
                                   DType type) {
   Tape tape(backend, Tape::Mode::inference);
   const Tensor everywhere;
-  const Var hidden = model.hidden(tape, {rows.tokens, everywhere, rows.documents}, {.type = type});
-  return add_up(rows, model.head().scores(tape, hidden, rows.rows, rows.targets).value());
+  const Var hidden =
+      model.hidden(tape, {rows.tokens, everywhere, rows.documents, rows.needed}, {.type = type});
+  return add_up(rows, model.head().scores(tape, hidden, rows.places, rows.targets).value());
 }
 
 PreferenceObjective::PreferenceObjective(const Options& options, const Mesh& mesh, LanguageModel& model,
@@ -201,9 +203,9 @@ Var PreferenceObjective::compute(Tape& tape, const Batch& any_batch) {
   const AnswerRows& rows = batch.rows;
   if (!batch.mismatched.empty()) set_reference_point(tape.backend(), batch);
   const Tensor everywhere;
-  const Var hidden = model_.hidden(tape, {rows.tokens, everywhere, rows.documents},
+  const Var hidden = model_.hidden(tape, {rows.tokens, everywhere, rows.documents, rows.needed},
                                    {.type = options_.type, .recompute = options_.recompute});
-  const Var scores = model_.head().scores(tape, hidden, rows.rows, rows.targets);
+  const Var scores = model_.head().scores(tape, hidden, rows.places, rows.targets);
   std::vector<Answer> answers = add_up(rows, scores.value());
   if (networks_.value) {
     const std::vector<double> values = values_of(tape, batch, hidden);
@@ -304,7 +306,7 @@ void PreferenceObjective::add_shares(const Backend& backend, const Tensor& hidde
   for (std::int64_t k = 0; k < 2; ++k) {
     if (!is_first_part_) fill(gradient, 0);  // what earlier parts left there comes back below
     Tape tape(backend);
-    const Var scores = model_.head().scores(tape, Var(hidden), rows.rows, rows.targets);
+    const Var scores = model_.head().scores(tape, Var(hidden), rows.places, rows.targets);
     tape.backward(scores, nullptr, {}, weights[static_cast<std::size_t>(k)]);
     const Tensor found = clone(*host, gradient);
     float* sum = shares_.data<float>() + k * gradient.elements();
@@ -345,7 +347,7 @@ void PreferenceObjective::measure_variance() {
       Tape tape(*backend_, Tape::Mode::inference);
       const Tensor everywhere;
       const LanguageForward how{.type = options_.type};
-      const Var hidden = model_.hidden(tape, {rows.tokens, everywhere, rows.documents}, how);
+      const Var hidden = model_.hidden(tape, {rows.tokens, everywhere, rows.documents, rows.needed}, how);
       const ValueFunction::Values values = networks_.value->values(tape, rows, hidden, how);
       answer.value = values.values.value().data<double>()[values.of_answer.front()];
     }
@@ -362,9 +364,9 @@ void PreferenceObjective::measure_variance() {
         const AnswerRows& rows = each[i];
         Tape tape(*backend_);
         const Tensor everywhere;
-        const Var hidden =
-            model_.hidden(tape, {rows.tokens, everywhere, rows.documents}, {.type = options_.type});
-        const Var scores = model_.head().scores(tape, hidden, rows.rows, rows.targets);
+        const Var hidden = model_.hidden(tape, {rows.tokens, everywhere, rows.documents, rows.needed},
+                                         {.type = options_.type});
+        const Var scores = model_.head().scores(tape, hidden, rows.places, rows.targets);
         const Tensor ones = zeros(backend_->memory(), std::ssize(rows.scored));
         fill(ones, 1);
         tape.backward(scores, &parameters(), {}, ones);

@@ -141,14 +141,20 @@ ValueFunction::Values ValueFunction::values(Tape& tape, const AnswerRows& rows, 
     }
     const Tensor read(memory, {1, std::ssize(tokens)}, DType::i32), everywhere;
     std::ranges::copy(tokens, read.data<std::int32_t>());
-    hidden = network_->hidden(tape, {read, everywhere, documents}, how);
+    hidden = network_->hidden(tape, {read, everywhere, documents, ends}, how);
   } else {
     for (std::size_t i = 0; i < prompts.size(); ++i)
       ends.data<std::int32_t>()[i] =
           static_cast<std::int32_t>(prompts[i]->prompt_begin + prompts[i]->prompt_length) - 1;
+    if (rows.needed) {  // the hidden vectors are of these rows; the end of a prompt always is one of them
+      const std::span<const std::int32_t> needed = rows.needed.values<std::int32_t>();
+      for (std::int32_t& end : ends.values<std::int32_t>())
+        end = static_cast<std::int32_t>(std::ranges::lower_bound(needed, end) - needed.begin());
+    }
     if (detached_) hidden = Var(hidden.value());
+    hidden = gather_rows(tape, hidden, ends);
   }
-  result.values = head_values(tape, gather_rows(tape, hidden, ends), head_);
+  result.values = head_values(tape, hidden, head_);
   return result;
 }
 

@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+
 #include "core/base/error.h"
 
 namespace bireme {
@@ -30,6 +32,8 @@ class Packer {
     result_.tokens = tensor_of(memory, tokens_).reshape({1, std::ssize(tokens_)});
     result_.rows = tensor_of(memory, rows_);
     result_.targets = tensor_of(memory, targets_);
+    result_.places = result_.rows;
+    if (options_.share_prompts) select_rows(memory);
     return std::move(result_);
   }
 
@@ -38,6 +42,17 @@ class Packer {
     Tensor tensor(memory, {std::ssize(values)}, DType::i32);
     std::ranges::copy(values, tensor.data<std::int32_t>());
     return tensor;
+  }
+  void select_rows(Memory& memory) {
+    std::vector<std::int32_t> needed = rows_, places;
+    std::ranges::sort(needed);
+    needed.erase(std::unique(needed.begin(), needed.end()), needed.end());
+    if (needed.size() == tokens_.size()) return;
+    places.reserve(rows_.size());
+    for (const std::int32_t row : rows_)
+      places.push_back(static_cast<std::int32_t>(std::ranges::lower_bound(needed, row) - needed.begin()));
+    result_.needed = tensor_of(memory, needed);
+    result_.places = tensor_of(memory, places);
   }
   std::int64_t next_row() const { return std::ssize(tokens_); }
 

@@ -16,7 +16,8 @@ enum class Imitation {
 };
 
 struct PackingOptions {
-  /// Answers branch from one copy of their prompt; false gives each a copy of its own, for comparison.
+  /// Answers branch from one copy of their prompt, of which the last layer computes what they read alone;
+  /// false makes a text of each with a prompt of its own, computed in full, for comparison.
   bool share_prompts = true;
   Imitation imitation = Imitation::none;
   bool chosen_only = false;  ///< leaves out all answers of a record but the first

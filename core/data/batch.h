@@ -66,7 +66,11 @@ struct ScoredToken {
 struct AnswerRows {
   Tensor tokens;  ///< [1, R] i32
   std::vector<Branching> documents;
-  Tensor rows, targets;             ///< [N] i32 each: the row that predicts a scored token, and the token
+  Tensor rows, targets;  ///< [N] i32 each: the row that predicts a scored token, and the token
+  /// i32, ascending: the rows that anything is read from, where prompts are shared and these are not all; a
+  /// model's last layer can leave out the others. Undefined: all.
+  Tensor needed;
+  Tensor places;                    ///< [N] i32: of `rows` among these
   std::vector<ScoredToken> scored;  ///< [N]
   std::vector<PlacedAnswer> answers;
 };

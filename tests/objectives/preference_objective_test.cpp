@@ -189,14 +189,49 @@ LanguageModelSettings small(const std::string& type, const std::string& variant 
 TEST(PreferenceObjective, SharedPromptsGiveTheSameGradients) {
   for (const auto& settings : {small("llama"), small("rwkv"), small("xlstm"), small("xlstm", "large")}) {
     SCOPED_TRACE(settings.type + " " + settings.variant);
-    for (const bool recompute : {false, true}) {
-      const auto shared =
-          gradients_of(settings, {.share_prompts = true, .imitation = Imitation::sequence}, recompute);
-      const auto apart =
-          gradients_of(settings, {.share_prompts = false, .imitation = Imitation::sequence}, false);
+    // Where no likelihood of the prompt counts, the last layer leaves its rows out.
+    for (const auto& [recompute, imitation] : {std::pair(false, Imitation::sequence),
+                                               {true, Imitation::sequence},
+                                               {false, Imitation::completion},
+                                               {true, Imitation::none}}) {
+      const auto shared = gradients_of(settings, {.share_prompts = true, .imitation = imitation}, recompute);
+      const auto apart = gradients_of(settings, {.share_prompts = false, .imitation = imitation}, false);
       ASSERT_EQ(shared.size(), apart.size());
       for (std::size_t i = 0; i < shared.size(); ++i)
         expect_close(shared[i], apart[i], 1e-5, 1e-9, "parameter " + std::to_string(i));
+    }
+  }
+}
+
+TEST(PreferenceObjective, ReadsTheRowsThatAreNeededAlone) {
+  const auto memory = make_host_memory();
+  const std::vector<AnswerRecord> pairs = made_up_pairs(3, 30, 10, 40);
+  const AnswerRows some = pack_answers(pairs, {}, *memory),
+                   all = pack_answers(pairs, {.imitation = Imitation::sequence}, *memory),
+                   apart = pack_answers(pairs, {.share_prompts = false}, *memory);
+  ASSERT_TRUE(some.needed.defined());
+  EXPECT_LT(some.needed.elements(), some.tokens.elements());
+  for (std::int64_t i = 0; i < some.rows.elements(); ++i)
+    EXPECT_EQ(some.needed.data<std::int32_t>()[some.places.data<std::int32_t>()[i]],
+              some.rows.data<std::int32_t>()[i]);
+  EXPECT_FALSE(all.needed.defined()) << "every row predicts something";
+  EXPECT_FALSE(apart.needed.defined());
+  const auto backend = make_cpu_backend(memory);
+  const auto single = make_single_process();
+  for (const auto& settings : {small("llama"), small("rwkv"), small("xlstm")}) {
+    const auto published = make_language_model(settings, *single);
+    published->build(*memory, {});
+    const LanguageModel& model = published->model();
+    published->model().parameters().initialize(3);
+    Tape tape(*backend, Tape::Mode::inference);
+    const Tensor everywhere;
+    const Var whole = model.hidden(tape, {some.tokens, everywhere, some.documents}, {}),
+              part = model.hidden(tape, {some.tokens, everywhere, some.documents, some.needed}, {});
+    ASSERT_EQ(part.value().rows(), some.needed.elements()) << settings.type;
+    for (std::int64_t i = 0; i < part.value().rows(); ++i) {
+      const std::int64_t row = some.needed.data<std::int32_t>()[i];
+      expect_close(part.value().slice(i, i + 1), whole.value().slice(row, row + 1), 1e-5, 1e-6,
+                   settings.type);
     }
   }
 }
