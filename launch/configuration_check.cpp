@@ -116,8 +116,6 @@ void check_alignment(const Configuration& configuration, const Check& check) {
   const auto& evaluation = configuration.evaluation;
   const bool has_judge = !evaluation.judge.empty() || evaluation.gold_rule,
              has_prompts = !evaluation.prompts.empty();
-  check.require(!evaluation.gold_rule, "evaluation.gold_rule is not there yet", "evaluation.gold_rule", "",
-                "leave it out");
   check.require(has_judge == has_prompts,
                 fmt::format("{} is given without {}", has_prompts ? "evaluation.prompts" : "evaluation.judge",
                             has_prompts ? "evaluation.judge" : "evaluation.prompts"),

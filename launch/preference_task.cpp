@@ -475,7 +475,8 @@ void PreferenceTask::evaluate_win_rate(TrainingEvaluation& found, nlohmann::orde
   const WinRateEvaluation::Found judged = win_rate_->evaluate(model_->model());
   found.numbers.insert(found.numbers.end(), judged.numbers.begin(), judged.numbers.end());
   if (!reference_values_.empty()) found.numbers.emplace_back("own_samples_kl", divergence(judged.answers));
-  details["wins"] = judged.outcomes;
+  if (!judged.outcomes.empty()) details["wins"] = judged.outcomes;
+  if (!judged.gold.empty()) details["gold_wins"] = judged.gold;
   details["answers"] = judged.texts;
   found.message += (found.message.empty() ? "" : "; ") + judged.message;
 }

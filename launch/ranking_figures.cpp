@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/files.h"
 #include "core/data/shard_file.h"
 #include "core/io/text_lines.h"
 
@@ -33,9 +34,12 @@ std::vector<JudgedStep> read_win_rates(const fs::path& file) {
   return steps;
 }
 
-std::vector<JudgedStep> judged_steps(const MetricHistory& run) {
+namespace {
+
+std::vector<JudgedStep> steps_of(const MetricHistory& run, const std::string& rate,
+                                 const std::string& error) {
   std::vector<JudgedStep> steps;
-  const MetricHistory::Curve *rates = run.find("judged_win_rate"), *errors = run.find("win_rate_error");
+  const MetricHistory::Curve *rates = run.find(rate), *errors = run.find(error);
   if (rates == nullptr || errors == nullptr) return steps;
   steps.reserve(rates->size());
   for (std::size_t i = 0; i < rates->size(); ++i)
@@ -43,6 +47,28 @@ std::vector<JudgedStep> judged_steps(const MetricHistory& run) {
                      .win_rate = (*rates)[i].second,
                      .error = i < errors->size() ? (*errors)[i].second : 0});
   return steps;
+}
+
+}  // namespace
+
+std::vector<JudgedStep> judged_steps(const MetricHistory& run) {
+  return steps_of(run, "judged_win_rate", "win_rate_error");
+}
+
+std::vector<SingleOutcomes> read_outcomes(const fs::path& run, const std::vector<JudgedStep>& judged) {
+  std::vector<SingleOutcomes> outcomes;
+  for (const JudgedStep& one : judged) {
+    const fs::path file = run / "evaluation" / fmt::format("step-{:08}.json", one.step);
+    if (!fs::exists(file)) return {};
+    const auto json = nlohmann::json::parse(read_file(file, std::int64_t{1} << 30), nullptr, false);
+    if (!json.is_object() || !json.contains("right") || !json.contains("wins")) return {};
+    outcomes.push_back(
+        {.right = json["right"].get<std::vector<double>>(), .wins = json["wins"].get<std::vector<double>>()});
+    if (outcomes.back().right.size() != outcomes.front().right.size() ||
+        outcomes.back().wins.size() != outcomes.front().wins.size())
+      return {};
+  }
+  return outcomes;
 }
 
 bool has_reliable_judges(const MetricHistory& run) {
@@ -123,6 +149,10 @@ std::optional<double> at(const MetricHistory& run, const std::string& name, std:
   return value;
 }
 
+std::vector<JudgedStep> gold_steps(const MetricHistory& run) {
+  return steps_of(run, "gold_win_rate", "gold_win_rate_error");
+}
+
 void add(Panel& panel, const std::string& title, Points points, int color,
          Series::Style style = Series::Style::marked) {
   if (!points.empty()) panel.series.push_back({title, std::move(points), color, style});
@@ -148,17 +178,37 @@ Panel accuracy_panel(const MetricHistory& run, const std::vector<JudgedStep>& ju
       add(panel, "", std::move(band), kBlue, Series::Style::faint);
     }
   add(panel, "R per token", moved("ranking_accuracy_normalized"), kGreen);
-  Points middle, low, high;
-  for (const JudgedStep& one : judged)
-    if (const std::optional<double> x = x_of(one.step)) {
-      middle.emplace_back(*x, percent(one.win_rate));
-      low.emplace_back(*x, percent(one.win_rate - one.error));
-      high.emplace_back(*x, percent(one.win_rate + one.error));
-    }
-  add(panel, "", low, kRed, Series::Style::faint);
-  add(panel, "", high, kRed, Series::Style::faint);
-  add(panel, "win rate", middle, kRed);
+  const auto add_rates = [&](const std::vector<JudgedStep>& rates, const char* title, int color) {
+    Points middle, low, high;
+    for (const JudgedStep& one : rates)
+      if (const std::optional<double> x = x_of(one.step)) {
+        middle.emplace_back(*x, percent(one.win_rate));
+        low.emplace_back(*x, percent(one.win_rate - one.error));
+        high.emplace_back(*x, percent(one.win_rate + one.error));
+      }
+    add(panel, "", low, color, Series::Style::faint);
+    add(panel, "", high, color, Series::Style::faint);
+    add(panel, title, middle, color);
+  };
+  add_rates(judged, "win rate", kRed);
+  add_rates(gold_steps(run), "gold win rate", kYellow);
   return panel;
+}
+
+/// Of ranking accuracy with win rates; nothing where there are none.
+std::optional<TrainingCorrelation> correlation_of(const MetricHistory& run,
+                                                  const std::vector<JudgedStep>& judged) {
+  std::vector<double> accuracies, rates;
+  for (const JudgedStep& one : judged) {
+    const std::optional<double> accuracy = at(run, "ranking_accuracy", one.step);
+    if (!accuracy)
+      throw Error(ErrorKind::data, fmt::format("step {} has a win rate, but no ranking accuracy", one.step),
+                  "win rates", "give those of this run");
+    accuracies.push_back(*accuracy);
+    rates.push_back(one.win_rate);
+  }
+  if (rates.empty()) return {};
+  return correlate(accuracies, rates);
 }
 
 /// Shares of pairs, stacked: what is drawn first reaches to the top.
@@ -232,17 +282,10 @@ RankingFigure ranking_figure(const MetricHistory& run, const std::vector<JudgedS
   Panel by_step =
       accuracy_panel(run, judged, [](std::int64_t step) { return std::optional(static_cast<double>(step)); });
   by_step.title = "ranking accuracy and win rate (%)";
-  std::vector<double> accuracies, rates;
-  std::vector<std::int64_t> steps;
-  for (const JudgedStep& one : judged)
-    if (const std::optional<double> accuracy = at(run, "ranking_accuracy", one.step)) {
-      accuracies.push_back(*accuracy);
-      rates.push_back(one.win_rate);
-      steps.push_back(one.step);
-    }
-  if (!rates.empty()) {
-    result.correlation = correlate(accuracies, rates);
-    const auto turn = static_cast<double>(steps[result.correlation->turn]);
+  result.correlation = correlation_of(run, judged);
+  result.gold = correlation_of(run, gold_steps(run));
+  if (result.correlation) {
+    const auto turn = static_cast<double>(judged[result.correlation->turn].step);
     double low = 100, high = 0;
     for (const Series& series : by_step.series)
       for (const auto& [x, y] : series.points) {

@@ -20,6 +20,10 @@ struct JudgedStep {
 std::vector<JudgedStep> read_win_rates(const std::filesystem::path& file);
 /// As the run measured them on the way; empty where it did not.
 std::vector<JudgedStep> judged_steps(const MetricHistory& run);
+/// Of every judged step, as the run's evaluation/step-NNNNNNNN.json has them; empty where one is missing or
+/// of other pairs and prompts.
+std::vector<SingleOutcomes> read_outcomes(const std::filesystem::path& run,
+                                          const std::vector<JudgedStep>& judged);
 /// Whether the judges of the run were good enough to be believed; true where it had none.
 bool has_reliable_judges(const MetricHistory& run);
 
@@ -42,6 +46,8 @@ std::vector<PairFile> read_diagnostics(const std::filesystem::path& run);
 struct RankingFigure {
   Figure figure;
   std::optional<TrainingCorrelation> correlation;  ///< nothing without win rates
+  /// Of ranking accuracy with the win rate by a rule that is known; nothing where none is.
+  std::optional<TrainingCorrelation> gold;
 };
 /// @param pairs  for the last panel, or null
 RankingFigure ranking_figure(const MetricHistory& run, const std::vector<JudgedStep>& judged,

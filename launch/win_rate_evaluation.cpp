@@ -9,6 +9,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/data/synthetic_preferences.h"
 #include "launch/model_folder.h"
 #include "objectives/reference_cache.h"
 
@@ -36,12 +37,29 @@ Questions questions_of(const Configuration& configuration, const AnswerDataset& 
                          .max_tokens = e.max_tokens});
 }
 
-std::vector<fs::path> judge_folders(const Configuration& configuration) {
-  std::vector<fs::path> folders;
-  folders.reserve(configuration.evaluation.judge.size());
-  for (const std::string& name : configuration.evaluation.judge)
-    folders.push_back(resolve_model_folder(name));
-  return folders;
+std::vector<JudgePanel::Name> judge_names(const Configuration& configuration) {
+  std::vector<JudgePanel::Name> names;
+  for (const std::string& name : configuration.evaluation.judge) {
+    names.push_back(JudgePanel::parse(name));
+    names.back().folder = resolve_model_folder(names.back().folder);
+  }
+  return names;
+}
+
+/// Of each question's answer, by the rule that the questions were made with.
+std::vector<double> gold_scores(const std::vector<Question>& questions,
+                                const std::vector<SampledAnswer>& answers, const std::string& file) {
+  std::vector<double> scores;
+  scores.reserve(questions.size());
+  for (std::size_t i = 0; i < questions.size(); ++i) {
+    const std::optional<double> score = gold_score(words_of(questions[i].text.prompt), answers[i].text);
+    if (!score)
+      throw Error(ErrorKind::data, "a prompt is not one whose gold rule is known", file,
+                  "make prompts with `bireme prepare synthetic --task preference`, or leave out "
+                  "evaluation.gold_rule");
+    scores.push_back(*score);
+  }
+  return scores;
 }
 
 /// What the run starts from and is compared with: hashes of the folders, or which random weights.
@@ -75,30 +93,38 @@ WinRateEvaluation::WinRateEvaluation(const Configuration& configuration, const C
       end_(data.manifest().end),
       stop_tokens_(policy.end_tokens()),
       questions_(questions_of(configuration, data, policy.model())),
-      judges_(judge_folders(configuration), *context.backend, context.type) {
-  const auto& e = configuration.evaluation;
+      judges_(judge_names(configuration), *context.backend, context.type) {
   for (const std::int32_t end : {tokenizer_->special().document_end, end_})
     if (end >= 0) stop_tokens_.push_back(end);
-  Communicator& world = context.mesh->world();
-  const bool speaks = world.rank() == 0;
-  const Origin origin = speaks ? origin_of(configuration) : Origin{};
+  const auto& e = configuration.evaluation;
+  const Origin origin = context.mesh->world().rank() == 0 ? origin_of(configuration) : Origin{};
   reference_identity_ = origin.reference;
   judges_.require_independence(origin.judged, e.allow_overlap);
+  if (e.gold_rule)
+    gold_scores(questions_.list, std::vector<SampledAnswer>(questions_.list.size()), e.prompts);
+  if (judges_.size() > 0) check_judges(data);
+}
+
+void WinRateEvaluation::check_judges(const AnswerDataset& data) {
+  const auto& e = configuration_.evaluation;
   const std::string& file = e.judge_validation.empty() ? e.prompts : e.judge_validation;
   const std::vector<AnswerText> pairs = read_pairs_of_part(
       file, e.allow_overlap && !e.judge_validation.empty() ? PromptPart::all : PromptPart::judge_validation);
   if (pairs.empty())
     throw Error(ErrorKind::data, "no pair belongs to the part judge-validation", file,
                 "name pairs to check the judges on with evaluation.judge_validation");
+  Communicator& world = context_.mesh->world();
   check_ = judges_.check(world, pairs, *tokenizer_);
-  if (!speaks) return;
+  if (world.rank() != 0) return;
   spdlog::info(
       "win rate over {} prompts; judges: {}, right on {:.1f} % [{:.1f}, {:.1f}] of {} pairs, {:.1f} % "
       "[{:.1f}, {:.1f}] of the {} whose chosen answer is shorter{}",
       questions_.list.size(), judges_.size(), 100 * check_.accuracy, 100 * check_.interval.low,
       100 * check_.interval.high, check_.count, 100 * check_.shorter_accuracy,
       100 * check_.shorter_interval.low, 100 * check_.shorter_interval.high, check_.shorter_count,
-      check_.is_reliable() ? "" : ": not reliable, no claim is made");
+      judges_.is_for_debugging() ? "; likelihood judge, for debugging: no claim is made"
+      : check_.is_reliable()     ? ""
+                                 : ": not reliable, no claim is made");
   if (judges_.size() < 3) spdlog::warn("fewer than three judges: train more, of other seeds, before a claim");
   if (!judges_.knows_its_part_only() || e.part != "evaluation" || data.manifest().part != "train")
     spdlog::warn("the prompts of training, judges and evaluation are not known to be apart");
@@ -182,48 +208,83 @@ void WinRateEvaluation::begin(const fs::path& run, const std::function<const Lan
   // The first line is rank 0's, which alone knows the hash.
   reference_identity_ = Json::parse(kept.substr(0, kept.find('\n')))["reference"].get<std::string>();
   reference_answers_ = parse_kept(kept);
-  reference_judged_ = judges_.judge(world, questions_.list, reference_answers_);
+  if (judges_.size() > 0) reference_judged_ = judges_.judge(world, questions_.list, reference_answers_);
 }
 
 WinRateEvaluation::Found WinRateEvaluation::evaluate(const LanguageModel& policy) const {
   const std::vector<SampledAnswer> answers = sample(policy);
-  const Comparison found = compare(judges_.judge(context_.mesh->world(), questions_.list, answers),
-                                   reference_judged_, {.tie_band = configuration_.evaluation.tie_band});
-  Found result;
   const AnswerLook own = look_of(answers), other = look_of(reference_answers_);
-  const bool is_reliable = check_.is_reliable();
-  const WinRate& rate = found.rate;
-  result.outcomes = rate.outcomes;
-  result.numbers = {// No claim is made on the word of judges that have not shown what they are worth.
-                    {"win_rate", is_reliable ? rate.value : std::numeric_limits<double>::quiet_NaN()},
-                    {"judged_win_rate", rate.value},
-                    {"win_rate_error", rate.error},
-                    {"soft_win_rate", rate.soft},
-                    {"length_controlled_win_rate", rate.length_controlled},
-                    {"win_rate_ties", static_cast<double>(rate.ties) / static_cast<double>(rate.count)},
-                    {"judge_agreement", found.agreement},
-                    {"judge_accuracy", check_.accuracy},
-                    {"judge_accuracy_shorter", check_.shorter_accuracy},
-                    {"judge_reliable", is_reliable ? 1 : 0},
-                    {"answer_tokens", own.mean_length},
-                    {"reference_answer_tokens", other.mean_length},
-                    {"answers_ended_by_limit", own.ended_by_limit},
-                    {"reference_answers_ended_by_limit", other.ended_by_limit}};
-  result.message = fmt::format(
-      "win rate {:.1f} % ±{:.1f} against the reference over {} prompts, {:.1f} tokens an answer (judges "
-      "right "
-      "on {:.1f} %{})",
-      100 * rate.value, 100 * rate.error, rate.count, own.mean_length, 100 * check_.accuracy,
-      is_reliable ? "" : ", not reliable");
+  Found found;
+  found.numbers = {{"answer_tokens", own.mean_length},
+                   {"reference_answer_tokens", other.mean_length},
+                   {"answers_ended_by_limit", own.ended_by_limit},
+                   {"reference_answers_ended_by_limit", other.ended_by_limit}};
+  found.message = fmt::format("{:.1f} tokens an answer", own.mean_length);
+  if (judges_.size() > 0) add_judged(answers, found);
+  if (configuration_.evaluation.gold_rule) add_gold(answers, found);
   for (std::size_t i = 0; i < answers.size(); ++i) {
-    AnswerRecord& record = result.answers.emplace_back();
+    AnswerRecord& record = found.answers.emplace_back();
     record.number = questions_.list[i].number;
     record.prompt = questions_.list[i].tokens;
     record.answers = {answers[i].tokens};
-    result.texts.push_back(answers[i].text);
+    found.texts.push_back(answers[i].text);
     if (!answers[i].ended_by_limit && end_ >= 0) record.answers[0].push_back(end_);
   }
-  return result;
+  return found;
+}
+
+void WinRateEvaluation::add_judged(const std::vector<SampledAnswer>& answers, Found& found) const {
+  const Comparison compared = compare(judges_.judge(context_.mesh->world(), questions_.list, answers),
+                                      reference_judged_, {.tie_band = configuration_.evaluation.tie_band});
+  const bool is_reliable = check_.is_reliable() && !judges_.is_for_debugging();
+  const WinRate& rate = compared.rate;
+  found.outcomes = rate.outcomes;
+  found.numbers.insert(found.numbers.end(),
+                       {// No claim is made on the word of judges that have not shown what they are worth.
+                        {"win_rate", is_reliable ? rate.value : std::numeric_limits<double>::quiet_NaN()},
+                        {"judged_win_rate", rate.value},
+                        {"win_rate_error", rate.error},
+                        {"soft_win_rate", rate.soft},
+                        {"length_controlled_win_rate", rate.length_controlled},
+                        {"win_rate_ties", static_cast<double>(rate.ties) / static_cast<double>(rate.count)},
+                        {"judge_agreement", compared.agreement},
+                        {"judge_accuracy", check_.accuracy},
+                        {"judge_accuracy_shorter", check_.shorter_accuracy},
+                        {"judge_reliable", is_reliable ? 1 : 0}});
+  found.message += fmt::format(
+      ", win rate {:.1f} % ±{:.1f} against the reference over {} prompts (judges right on {:.1f} %{})",
+      100 * rate.value, 100 * rate.error, rate.count, 100 * check_.accuracy,
+      judges_.is_for_debugging() ? ", by likelihood, for debugging"
+      : is_reliable              ? ""
+                                 : ", not reliable");
+}
+
+void WinRateEvaluation::add_gold(const std::vector<SampledAnswer>& answers, Found& found) const {
+  const std::string& file = configuration_.evaluation.prompts;
+  const std::vector<double> own = gold_scores(questions_.list, answers, file),
+                            other = gold_scores(questions_.list, reference_answers_, file);
+  std::vector<Contest> contests;
+  contests.reserve(own.size());
+  double right = 0;
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    contests.push_back({.score_a = own[i], .score_b = other[i]});
+    right += own[i] / static_cast<double>(own.size());
+  }
+  const WinRate rate = win_rate(contests, {.tie_band = 0});
+  found.gold = rate.outcomes;
+  found.numbers.insert(
+      found.numbers.end(),
+      {{"gold_win_rate", rate.value}, {"gold_win_rate_error", rate.error}, {"gold_score", right}});
+  found.message += fmt::format(", gold win rate {:.1f} % ±{:.1f}", 100 * rate.value, 100 * rate.error);
+  if (found.outcomes.empty()) return;
+  // Where the rule prefers a side, how often do the judges prefer the same?
+  double decided = 0, agreed = 0;
+  for (std::size_t i = 0; i < own.size(); ++i)
+    if (found.gold[i] != 0.5) {
+      decided += 1;
+      agreed += found.outcomes[i] == found.gold[i] ? 1 : 0;
+    }
+  found.numbers.emplace_back("judge_gold_agreement", agreed / decided);
 }
 
 }  // namespace bireme

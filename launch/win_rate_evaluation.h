@@ -32,20 +32,25 @@ class WinRateEvaluation {
   /// Takes the reference's answers from the run's folder; where that has none to these questions with these
   /// settings, `reference` writes them. Collective.
   void begin(const std::filesystem::path& run, const std::function<const LanguageModel&()>& reference);
-  bool has_begun() const { return !reference_judged_.answers.empty(); }
+  bool has_begun() const { return !reference_answers_.empty(); }
 
   struct Found {
+    /// Where there are judges, of the judged win rate; where the rule is known, of the gold one.
     std::vector<std::pair<std::string, double>> numbers;
     std::string message;
     /// The questions with the policy's answers, as a model scores them.
     std::vector<AnswerRecord> answers;
     std::vector<std::string> texts;  ///< of the answers
     std::vector<double> outcomes;    ///< of each question: 1 where the policy won, ½ for a tie, 0
+    std::vector<double> gold;        ///< the same by the gold rule
   };
   /// Collective.
   Found evaluate(const LanguageModel& policy) const;
 
  private:
+  void check_judges(const AnswerDataset& data);
+  void add_judged(const std::vector<SampledAnswer>& answers, Found& found) const;
+  void add_gold(const std::vector<SampledAnswer>& answers, Found& found) const;
   SampleAnswersOptions sampling() const;
   std::vector<SampledAnswer> sample(const LanguageModel& model) const;
   /// What the reference's answers depend on, in one line.

@@ -73,9 +73,12 @@ class WinRateCommand {
   }
 
   void open_judges() {
-    std::vector<fs::path> folders;
-    for (const std::string& name : options_.texts("judge")) folders.push_back(resolve_model_folder(name));
-    judges_.emplace(std::move(folders), session_.backend(), session_.type());
+    std::vector<JudgePanel::Name> names;
+    for (const std::string& name : options_.texts("judge")) {
+      names.push_back(JudgePanel::parse(name));
+      names.back().folder = resolve_model_folder(names.back().folder);
+    }
+    judges_.emplace(names, session_.backend(), session_.type());
     if (judges_->size() < 3 && world_.rank() == 0)
       fmt::print(stderr, "{} judge{}: take three of different seeds before a claim\n", judges_->size(),
                  judges_->size() == 1 ? "" : "s");
@@ -179,11 +182,13 @@ class WinRateCommand {
 
   Json json_of(double agreed) const {
     const AnswerLook a = look_of(a_), b = look_of(b_);
-    const bool is_reliable = check_.is_reliable();
+    const bool is_reliable = check_.is_reliable() && !judges_->is_for_debugging();
     Json json{{"count", result_.count}, {"reliable", is_reliable}};
     // No claim is made on the word of a judge that has not shown what it is worth.
     json["win_rate"] = is_reliable ? Json(result_.value) : Json();
-    json["verdict"] = is_reliable ? "" : "judge not reliable";
+    json["verdict"] = is_reliable                   ? ""
+                      : judges_->is_for_debugging() ? "likelihood judge, for debugging"
+                                                    : "judge not reliable";
     json.update(
         {{"judged_win_rate", result_.value},
          {"win_rate_error", result_.error},
@@ -210,7 +215,9 @@ class WinRateCommand {
   }
 
   void print(const Json& json) const {
-    if (!check_.is_reliable())
+    if (judges_->is_for_debugging())
+      fmt::print("likelihood judge, for debugging: no claim is made\n");
+    else if (!check_.is_reliable())
       fmt::print("judge not reliable: no claim is made; the figures are shown for inspection only\n");
     fmt::print("win rate {:.4f} ±{:.4f} over {} prompts ({} ties); soft {:.4f}, length-controlled {:.4f}\n",
                result_.value, result_.error, result_.count, result_.ties, result_.soft,
@@ -284,8 +291,10 @@ int run_win_rate(Arguments arguments) {
       "lets judges compare a model's answers with another's, and says how far they are to be trusted");
   LanguageSession::declare(options)
       .required("against", "M", "the model to compare with; `chosen`: the answers in the file of prompts")
-      .required_list("judge", "M",
-                     "judges from `bireme train` with objective.type = judge; best three or more")
+      .required_list(
+          "judge", "M",
+          "judges from `bireme train` with objective.type = judge; best three or more. For debugging, "
+          "likelihood:M judges by the log-probabilities of a language model")
       .required("prompts", "FILE",
                 ".jsonl[.gz] with prompts; pairs also show what the judges make of the data")
       .value("validation", "FILE", "pairs to check the judges on; the file of prompts unless given")

@@ -14,14 +14,25 @@ using Json = nlohmann::ordered_json;
 
 Json number(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
 
-Json json_of(const Correlation& c) {
-  return {{"points", c.points}, {"pearson", number(c.pearson)}, {"spearman", number(c.spearman)}};
+Json json_of(const Correlation& c, const std::optional<Interval>& interval = {}) {
+  Json json{{"points", c.points}, {"pearson", number(c.pearson)}, {"spearman", number(c.spearman)}};
+  if (interval) json["spearman_interval"] = {interval->low, interval->high};
+  return json;
 }
 
-std::string text_of(const char* where, const Correlation& c) {
+std::string text_of(const std::string& where, const Correlation& c,
+                    const std::optional<Interval>& interval = {}) {
   if (!c.spearman || !c.pearson) return fmt::format("{}: too few points ({})", where, c.points);
-  return fmt::format("{}: Pearson {:+.3f}, Spearman {:+.3f} ({} points)", where, *c.pearson, *c.spearman,
+  return fmt::format("{}: Pearson {:+.3f}, Spearman {:+.3f}{} ({} points)", where, *c.pearson, *c.spearman,
+                     interval ? fmt::format(" [{:+.2f}, {:+.2f}]", interval->low, interval->high) : "",
                      c.points);
+}
+
+const char* pattern_of(const TrainingCorrelation& c) {
+  return !c.until_turn.spearman || !c.after_turn.spearman
+             ? "too few evaluations to say whether the two go together, then against each other"
+         : c.shows_pattern() ? "the two go together, then against each other, as in Chen et al. 2024"
+                             : "the two do not go together, then against each other, as in Chen et al. 2024";
 }
 
 }  // namespace
@@ -49,33 +60,42 @@ int run_plot_ranking(Arguments arguments) {
   const RankingFigure found =
       ranking_figure(run, judged, pairs ? &*pairs : nullptr, options.number("beta", 1e-9));
   draw(found.figure, options.path("output"));
+  CorrelationIntervals intervals;
+  if (found.correlation && !options.has("win-rates"))
+    intervals = bootstrap_correlation(read_outcomes(options.path("run"), judged), found.correlation->turn);
   const std::size_t panels = found.figure.panels.size();
   if (options.json()) {
     Json json{{"output", options.text("output")}, {"panels", panels}};
     if (found.correlation)
       json.update({{"turn", judged[found.correlation->turn].step},
-                   {"whole", json_of(found.correlation->whole)},
-                   {"until_turn", json_of(found.correlation->until_turn)},
-                   {"after_turn", json_of(found.correlation->after_turn)},
+                   {"whole", json_of(found.correlation->whole, intervals.whole)},
+                   {"until_turn", json_of(found.correlation->until_turn, intervals.until_turn)},
+                   {"after_turn", json_of(found.correlation->after_turn, intervals.after_turn)},
                    {"shows_pattern", found.correlation->shows_pattern()},
                    {"judges_reliable", has_reliable_judges(run)}});
+    if (found.gold)
+      json["gold"] = {{"whole", json_of(found.gold->whole)},
+                      {"until_turn", json_of(found.gold->until_turn)},
+                      {"after_turn", json_of(found.gold->after_turn)},
+                      {"shows_pattern", found.gold->shows_pattern()}};
     fmt::print("{}\n", json.dump());
     return 0;
   }
   fmt::print("wrote {} ({} panels)\n", options.text("output"), panels);
-  if (!found.correlation) return 0;
-  fmt::print("ranking accuracy and win rate\n  {}\n  {}\n  {}\n",
-             text_of("over all evaluations", found.correlation->whole),
-             text_of(fmt::format("until step {}", judged[found.correlation->turn].step).c_str(),
-                     found.correlation->until_turn),
-             text_of("after it", found.correlation->after_turn));
-  const TrainingCorrelation& c = *found.correlation;
-  if (!has_reliable_judges(run)) fmt::print("judges not reliable: the win rates prove nothing\n");
-  fmt::print("{}\n", !c.until_turn.spearman || !c.after_turn.spearman
-                         ? "too few evaluations to say whether the two go together, then against each other"
-                     : c.shows_pattern()
-                         ? "the two go together, then against each other, as in Chen et al. 2024"
-                         : "the two do not go together, then against each other, as in Chen et al. 2024");
+  if (found.correlation) {
+    const TrainingCorrelation& c = *found.correlation;
+    fmt::print("ranking accuracy and win rate\n  {}\n  {}\n  {}\n",
+               text_of("over all evaluations", c.whole, intervals.whole),
+               text_of(fmt::format("until step {}", judged[c.turn].step), c.until_turn, intervals.until_turn),
+               text_of("after it", c.after_turn, intervals.after_turn));
+    if (!has_reliable_judges(run)) fmt::print("judges not reliable: the win rates prove nothing\n");
+    fmt::print("{}\n", pattern_of(c));
+  }
+  if (found.gold)
+    fmt::print("ranking accuracy and gold win rate\n  {}\n  {}\n  {}\n{}\n",
+               text_of("over all evaluations", found.gold->whole),
+               text_of("until its highest", found.gold->until_turn),
+               text_of("after it", found.gold->after_turn), pattern_of(*found.gold));
   return 0;
 }
 

@@ -3,7 +3,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "core/base/error.h"
 #include "core/data/synthetic.h"
+#include "core/data/synthetic_preferences.h"
 #include "launch/commands.h"
 #include "launch/options.h"
 #include "launch/progress.h"
@@ -11,18 +13,47 @@
 
 namespace bireme {
 
+namespace {
+
+constexpr std::int64_t kMost = std::int64_t{1} << 31;
+
+int prepare_preferences(const Options& options) {
+  const SyntheticPreferenceOptions how{.noise = options.number("noise"),
+                                       .length_bias = options.number("length-bias"),
+                                       .seed = static_cast<std::uint64_t>(options.integer("seed", 0))};
+  const std::filesystem::path output = options.path("output");
+  if (std::filesystem::exists(output) && !options.flag("force"))
+    throw Error(ErrorKind::usage, "there is something already", output.string(),
+                "choose another --output, or replace it with --force");
+  const std::int64_t pairs = options.integer("sequences", 1, kMost);
+  write_preferences(how, pairs, output);
+  if (options.json())
+    fmt::print("{}\n", nlohmann::ordered_json{{"output", output.string()}, {"pairs", pairs}}.dump(
+                           -1, ' ', false, nlohmann::json::error_handler_t::replace));
+  else
+    fmt::print("wrote {} pairs to {}\n", pairs, output.string());
+  return 0;
+}
+
+}  // namespace
+
 int run_prepare_synthetic(Arguments arguments) {
-  Options options("bireme prepare synthetic", "makes sequences of a task that tells memories apart");
+  Options options("bireme prepare synthetic",
+                  "makes sequences of a task that tells memories apart, or preferences of a known rule");
   options
       .required("task", "TASK",
-                "parity (are the ones so far even?) or recall (what value came with this key?)")
-      .required("output", "DATASET", "folder to write")
-      .value("sequences", "N", "how many", "100000")
+                "parity (are the ones so far even?), recall (what value came with this key?) or preference "
+                "(pairs of answers, of which the better one names what was asked for)")
+      .required("output", "DATASET", "folder to write; preference: a file .jsonl for `bireme prepare pairs`")
+      .value("sequences", "N", "how many sequences or pairs", "100000")
       .value("length", "T",
              "tokens of a sequence with its answers; 40 for parity, 64 for recall unless given")
       .value("shortest", "T", "parity: lengths are drawn from this to --length; shorter ones are padded", "3")
       .value("pairs", "N", "recall: pairs of key and value, each asked for once", "8")
       .value("vocab-size", "V", "recall: half of them keys, half values", "64")
+      .value("noise", "SHARE", "preference: pairs that raters got wrong", "0.1")
+      .value("length-bias", "SHARE",
+             "preference: pairs whose better answer says more, which a judge may take for the rule", "0.6")
       .value("seed", "N", "another seed gives other sequences: one for training, one for testing", "0")
       .value("shard-size", "TOKENS", "tokens of a shard", "16777216")
       .value("split", "NAME", "what the dataset is for, kept in its manifest", "train")
@@ -30,26 +61,28 @@ int run_prepare_synthetic(Arguments arguments) {
       .example("bireme prepare synthetic --task parity --output data/parity")
       .example(
           "bireme prepare synthetic --task recall --pairs 16 --length 128 --seed 1 --sequences 2000 --split "
-          "test --output data/recall-test");
+          "test --output data/recall-test")
+      .example("bireme prepare synthetic --task preference --sequences 20000 --output preferences.jsonl");
   if (!options.parse(arguments)) return 0;
   if (launched_as().rank != 0) return 0;
 
+  const std::string task = options.choice("task", {"parity", "recall", "preference"});
+  if (task == "preference") return prepare_preferences(options);
   PrepareSyntheticOptions what;
   SyntheticOptions& synthetic = what.synthetic;
-  constexpr std::int64_t most = std::int64_t{1} << 31;
-  if (options.choice("task", {"parity", "recall"}) == "recall") {
+  if (task == "recall") {
     synthetic.task = SyntheticTask::recall;
     synthetic.length = 64;
   }
-  if (options.has("length")) synthetic.length = options.integer("length", 1, most);
-  synthetic.shortest = options.integer("shortest", 1, most);
-  synthetic.pairs = options.integer("pairs", 1, most);
-  synthetic.vocabulary = options.integer("vocab-size", 1, most);
+  if (options.has("length")) synthetic.length = options.integer("length", 1, kMost);
+  synthetic.shortest = options.integer("shortest", 1, kMost);
+  synthetic.pairs = options.integer("pairs", 1, kMost);
+  synthetic.vocabulary = options.integer("vocab-size", 1, kMost);
   synthetic.seed = static_cast<std::uint64_t>(options.integer("seed", 0));
-  what.sequences = options.integer("sequences", 1, most);
+  what.sequences = options.integer("sequences", 1, kMost);
   what.output = options.path("output");
   what.split = options.text("split");
-  what.shard_size = options.integer("shard-size", 1, most);
+  what.shard_size = options.integer("shard-size", 1, kMost);
   what.replace = options.flag("force");
   std::optional<Progress> bar;
   what.progress = [&](std::int64_t done, std::int64_t total) {

@@ -1,8 +1,11 @@
 #include "objectives/evaluate/correlation.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
+
+#include "core/tensor/random.h"
 
 namespace bireme {
 
@@ -57,6 +60,13 @@ Correlation part(std::span<const double> x, std::span<const double> y) {
   return result;
 }
 
+TrainingCorrelation correlate_at(std::span<const double> x, std::span<const double> y, std::size_t turn) {
+  return {.turn = turn,
+          .whole = part(x, y),
+          .until_turn = part(x.first(turn + 1), y.first(turn + 1)),
+          .after_turn = part(x.subspan(turn + 1), y.subspan(turn + 1))};
+}
+
 }  // namespace
 
 bool TrainingCorrelation::shows_pattern() const {
@@ -64,14 +74,60 @@ bool TrainingCorrelation::shows_pattern() const {
 }
 
 TrainingCorrelation correlate(std::span<const double> accuracy, std::span<const double> win_rate) {
-  TrainingCorrelation result;
-  if (accuracy.empty()) return result;
+  if (accuracy.empty()) return {};
   const std::vector<double> smooth = median_of_three(win_rate);
-  result.turn = static_cast<std::size_t>(std::ranges::max_element(smooth) - smooth.begin());
-  result.whole = part(accuracy, win_rate);
-  result.until_turn = part(accuracy.first(result.turn + 1), win_rate.first(result.turn + 1));
-  result.after_turn = part(accuracy.subspan(result.turn + 1), win_rate.subspan(result.turn + 1));
-  return result;
+  return correlate_at(accuracy, win_rate,
+                      static_cast<std::size_t>(std::ranges::max_element(smooth) - smooth.begin()));
+}
+
+namespace {
+
+/// Mean of the values at these places.
+double mean_at(std::span<const double> values, std::span<const std::int64_t> places) {
+  double sum = 0;
+  for (const std::int64_t place : places) sum += values[static_cast<std::size_t>(place)];
+  return sum / static_cast<double>(places.size());
+}
+
+std::vector<std::int64_t> draw_places(RandomStream& random, std::size_t count) {
+  std::vector<std::int64_t> places(count);
+  for (std::int64_t& place : places) place = random.below(static_cast<std::int64_t>(count));
+  return places;
+}
+
+std::optional<Interval> middle(std::vector<double> values, int samples) {
+  if (2 * std::ssize(values) < samples) return {};
+  std::ranges::sort(values);
+  const auto at = [&](double share) {
+    return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1))];
+  };
+  return Interval{.low = at(0.025), .high = at(0.975)};
+}
+
+}  // namespace
+
+CorrelationIntervals bootstrap_correlation(std::span<const SingleOutcomes> evaluations, std::size_t turn,
+                                           int samples) {
+  std::array<std::vector<double>, 3> found;
+  for (int sample = 0; sample < samples && !evaluations.empty(); ++sample) {
+    RandomStream random(0, static_cast<std::uint64_t>(sample), RandomUse::noise);
+    const std::vector<std::int64_t> pairs = draw_places(random, evaluations.front().right.size()),
+                                    prompts = draw_places(random, evaluations.front().wins.size());
+    std::vector<double> accuracies, rates;
+    accuracies.reserve(evaluations.size());
+    rates.reserve(evaluations.size());
+    for (const SingleOutcomes& evaluation : evaluations) {
+      accuracies.push_back(mean_at(evaluation.right, pairs));
+      rates.push_back(mean_at(evaluation.wins, prompts));
+    }
+    const TrainingCorrelation c = correlate_at(accuracies, rates, turn);
+    const std::array parts{c.whole.spearman, c.until_turn.spearman, c.after_turn.spearman};
+    for (std::size_t p = 0; p < parts.size(); ++p)
+      if (parts[p]) found[p].push_back(*parts[p]);
+  }
+  return {.whole = middle(found[0], samples),
+          .until_turn = middle(found[1], samples),
+          .after_turn = middle(found[2], samples)};
 }
 
 }  // namespace bireme

@@ -4,6 +4,8 @@
 #include <span>
 #include <vector>
 
+#include "objectives/evaluate/win_rate.h"
+
 namespace bireme {
 
 /// Pearson's coefficient; nothing where a list is constant.
@@ -31,5 +33,20 @@ struct TrainingCorrelation {
 };
 /// @param accuracy, win_rate  one value for each evaluation, in order
 TrainingCorrelation correlate(std::span<const double> accuracy, std::span<const double> win_rate);
+
+/// What an evaluation found of single pairs and prompts, the same ones in each evaluation.
+struct SingleOutcomes {
+  std::vector<double> right;  ///< of each pair: 1 where it is ranked right
+  std::vector<double> wins;   ///< of each prompt: 1 (won), ½, 0
+};
+/// Where Spearman's coefficients lie in 95 % of samples of pairs and of prompts, drawn with replacement;
+/// nothing where there are too few evaluations, or one list is constant in most samples.
+struct CorrelationIntervals {
+  std::optional<Interval> whole, until_turn, after_turn;
+};
+/// @param turn     t* of the measured values, which stays: the parts are those that the coefficients are of
+/// @param samples  drawn by the seed 0: the same intervals in every call
+CorrelationIntervals bootstrap_correlation(std::span<const SingleOutcomes> evaluations, std::size_t turn,
+                                           int samples = 1000);
 
 }  // namespace bireme

@@ -8,6 +8,8 @@
 #include "core/base/files.h"
 #include "core/io/safetensors.h"
 #include "objectives/answer_pass.h"
+#include "objectives/answer_scores.h"
+#include "objectives/reference_cache.h"
 
 namespace bireme {
 
@@ -78,6 +80,22 @@ Judge Judge::open(const fs::path& folder, const Backend& backend, Communicator& 
   return judge;
 }
 
+Judge Judge::open_likelihood(const fs::path& folder, const Backend& backend, Communicator& tensor,
+                             DType type) {
+  Judge judge(backend, type);
+  judge.tokenizer_ = open_tokenizer(folder.string());
+  judge.published_ = open_language_model(folder, backend.memory(), tensor,
+                                         {.gradients = false, .bf16_copy = type == DType::bf16});
+  judge.description_ = {.base = hash_of_model(folder),
+                        .part = "unknown",
+                        .data = {},
+                        .end = judge.tokenizer_->special().document_end,
+                        .chat_template = ChatTemplate::recognize(ChatTemplate::jinja_of(*judge.tokenizer_))};
+  if (const std::int64_t context = judge.published_->model().context(); context > 0)
+    judge.description_.max_length = context;
+  return judge;
+}
+
 namespace {
 
 /// r of one row. @param hidden  [R, C], fp32 or bf16
@@ -114,7 +132,15 @@ std::vector<std::vector<double>> judge_records(const Backend& backend, const Lan
 }
 
 std::vector<std::vector<double>> Judge::score(std::span<const AnswerRecord> records) const {
-  return judge_records(*backend_, published_->model(), weight_, records, type_);
+  if (!reads_likelihoods()) return judge_records(*backend_, published_->model(), weight_, records, type_);
+  std::vector<std::vector<double>> means;
+  means.reserve(records.size());
+  for (const std::vector<AnswerScore>& answers :
+       score_answers(*backend_, published_->model(), records, {.type = type_})) {
+    means.emplace_back();
+    for (const AnswerScore& answer : answers) means.back().push_back(answer.mean());
+  }
+  return means;
 }
 
 std::vector<std::vector<double>> Judge::score(std::span<const AnswerText> texts) const {

@@ -47,6 +47,13 @@ class Judge {
   const JudgeDescription& description() const { return description_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
 
+  /// A language model as a judge that reads likelihoods: the score of an answer is its mean log-probability.
+  /// For debugging only: it rewards what is fluent, and shares the blind spots of the models that it judges.
+  /// @throws Error (checkpoint) when the folder holds no language model with a tokenizer
+  static Judge open_likelihood(const std::filesystem::path& folder, const Backend& backend,
+                               Communicator& tensor, DType type);
+  bool reads_likelihoods() const { return weight_.empty(); }
+
   /// Its scores, for each record one of each answer.
   std::vector<std::vector<double>> score(std::span<const AnswerRecord> records) const;
   /// The same of texts, read as it learnt to. An answer that is beyond its length is cut at the end, and a
@@ -61,7 +68,7 @@ class Judge {
   JudgeDescription description_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<PublishedLanguageModel> published_;
-  std::vector<float> weight_;  // [C]
+  std::vector<float> weight_;  // [C]; empty: it reads likelihoods
 };
 
 /// Scores of every answer of the records by a head on a model: the hidden state of the last token times the

@@ -35,25 +35,33 @@ Passage passage_of(const Question& question, const std::string& answer) {
   return {.text = answer};
 }
 
-JudgePanel::JudgePanel(std::vector<std::filesystem::path> folders, const Backend& backend, DType type)
-    : folders_(std::move(folders)), alone_(make_single_process()) {
-  judges_.reserve(folders_.size());
-  for (const std::filesystem::path& folder : folders_)
-    judges_.push_back(Judge::open(folder, backend, *alone_, type));
+JudgePanel::Name JudgePanel::parse(const std::string& name) {
+  if (!name.starts_with(kLikelihood)) return {.folder = name};
+  return {.folder = name.substr(kLikelihood.size()), .reads_likelihoods = true};
 }
+
+JudgePanel::JudgePanel(const std::vector<Name>& names, const Backend& backend, DType type)
+    : names_(names), alone_(make_single_process()) {
+  judges_.reserve(names_.size());
+  for (const Name& name : names_)
+    judges_.push_back(name.reads_likelihoods ? Judge::open_likelihood(name.folder, backend, *alone_, type)
+                                             : Judge::open(name.folder, backend, *alone_, type));
+}
+
+bool JudgePanel::is_for_debugging() const { return std::ranges::any_of(judges_, &Judge::reads_likelihoods); }
 
 void JudgePanel::require_independence(const std::set<std::string>& judged, bool allows_overlap) const {
   for (std::size_t j = 0; j < judges_.size(); ++j) {
     const JudgeDescription& judge = judges_[j].description();
     if (judged.contains(judge.base))
       throw Error(ErrorKind::usage, "the judge was trained from a model that it is to judge",
-                  folders_[j].string(), "train it from another model, best of another family or size");
-    if (judge.part != "judge" && !allows_overlap)
+                  names_[j].folder.string(), "train it from another model, best of another family or size");
+    if (judge.part != "judge" && !allows_overlap && !judges_[j].reads_likelihoods())
       throw Error(
           ErrorKind::usage,
           fmt::format("the judge was trained on prompts of part `{}`, which may be those of the policy",
                       judge.part),
-          folders_[j].string(),
+          names_[j].folder.string(),
           "train it on a dataset of `bireme prepare pairs --part judge`, or allow it: --allow-overlap of "
           "`evaluate win-rate`, evaluation.allow_overlap of `train`");
   }

@@ -31,9 +31,19 @@ Passage passage_of(const Question& question, const std::string& answer);
 /// Judges that speak together. Every rank holds them whole, and takes its share of what they read.
 class JudgePanel {
  public:
-  /// @param folders  of models with a judge's head
+  /// What stands before the folder of a model that is to judge by likelihood, see Judge::open_likelihood().
+  static constexpr std::string_view kLikelihood = "likelihood:";
+
+  /// A judge as it is named on the command line.
+  struct Name {
+    std::filesystem::path folder;
+    bool reads_likelihoods = false;
+  };
+  static Name parse(const std::string& name);
+
+  /// @param names  of folders of models with a judge's head, or of any language models
   /// @throws Error (checkpoint) when one holds no judge
-  JudgePanel(std::vector<std::filesystem::path> folders, const Backend& backend, DType type);
+  JudgePanel(const std::vector<Name>& names, const Backend& backend, DType type);
 
   std::int64_t size() const { return std::ssize(judges_); }
 
@@ -43,6 +53,8 @@ class JudgePanel {
   void require_independence(const std::set<std::string>& judged, bool allows_overlap) const;
   /// True when every judge was trained on the part `judge` of the prompts.
   bool knows_its_part_only() const;
+  /// True when a judge reads likelihoods: no claim is made then, however right it is.
+  bool is_for_debugging() const;
 
   /// Measures how far the judges are to be trusted. Collective over `ranks`.
   /// @param tokenizer  that lengths are counted in
@@ -60,7 +72,7 @@ class JudgePanel {
   std::vector<std::vector<double>> scores(Communicator& ranks, const std::vector<AnswerText>& texts,
                                           const JudgingProgress& progress) const;
 
-  std::vector<std::filesystem::path> folders_;
+  std::vector<Name> names_;
   std::unique_ptr<Communicator> alone_;
   std::vector<Judge> judges_;
 };

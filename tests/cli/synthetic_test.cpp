@@ -21,6 +21,41 @@ class SyntheticCommands : public ::testing::Test {
   TemporaryFolder folder_;
 };
 
+TEST_F(SyntheticCommands, PreferencesOfAKnownRuleAreJudgedExactly) {
+  const std::string file = path("pairs.jsonl"), set = path("pairs"), run = path("dpo");
+  ASSERT_EQ(run_program("prepare synthetic --task preference --sequences 400 --output " + file).code, 0);
+  EXPECT_EQ(run_program("prepare synthetic --task preference --sequences 4 --output " + file).code, 2);
+  for (const std::string part : {"train", "evaluation"})
+    ASSERT_EQ(run_program("prepare pairs --input " + file + " --tokenizer byte --part " + part +
+                          " --output " + set + "-" + part)
+                  .code,
+              0);
+  // Without judges: the rule alone.
+  const Outcome trained = run_program(
+      "train --model.type rwkv --model.embed_dim 32 --model.depth 1 --objective.type dpo --data.path " + set +
+      "-train --data.validation " + set + "-evaluation --data.batch_size 8 --run.steps 8 " +
+      "--run.evaluate_every 2 --run.threads 1 --evaluation.prompts " + file +
+      " --evaluation.gold_rule true --evaluation.max_tokens 12 --evaluation.prompt_limit 10 --run " + run);
+  ASSERT_EQ(trained.code, 0) << trained.errors;
+  std::istringstream metrics(folder_.read("dpo/metrics.jsonl"));
+  std::string first;
+  std::getline(metrics, first);
+  const nlohmann::json start = nlohmann::json::parse(first);
+  EXPECT_EQ(start["gold_win_rate"], 0.5) << "against itself";
+  EXPECT_FALSE(start.contains("judged_win_rate"));
+  const nlohmann::json drawn =
+      json_of(run_program("plot ranking --run " + run + " --json --output " + path("gold.svg")));
+  EXPECT_EQ(drawn["gold"]["whole"]["points"], 5);
+  // Prompts of any other kind have no known rule.
+  folder_.write("other.jsonl", "{\"prompt\": \"Why?\", \"chosen\": \"a\", \"rejected\": \"b\"}\n");
+  const Outcome other = run_program(
+      "train --model.type rwkv --model.embed_dim 32 --model.depth 1 --objective.type dpo --data.path " + set +
+      "-train --run.steps 8 --run.threads 1 --evaluation.prompts " + path("other.jsonl") +
+      " --evaluation.part all --evaluation.gold_rule true --run " + path("other"));
+  EXPECT_EQ(other.code, 3);
+  EXPECT_TRUE(mentions(other.errors, {"gold rule", "prepare synthetic --task preference"}));
+}
+
 TEST_F(SyntheticCommands, MakeADatasetThatTrainingAndEvaluationTakeAsItIs) {
   const Outcome prepared = prepare("--task parity --sequences 300 --length 12 --shard-size 1000 --json");
   ASSERT_EQ(prepared.code, 0) << prepared.errors;

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include "objectives/evaluate/judging.h"
+#include "objectives/answer_scores.h"
+#include "objectives/evaluate/judge_panel.h"
+#include "objectives/reference_cache.h"
 #include "tests/support/answer_fixture.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/judge_folder.h"
@@ -63,6 +65,29 @@ TEST(Judges, SayTheSameOnAnyNumberOfRanks) {
   });
   ASSERT_EQ(two.size(), one.size());
   for (std::size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(two[i], one[i], 1e-5);
+}
+
+TEST(Judges, MayReadLikelihoodsForDebugging) {
+  const test::AnswerFixture fixture;
+  const auto folder = fixture.exported("model");
+  const Judge judge = Judge::open_likelihood(folder, *fixture.backend, *fixture.single, DType::f32);
+  EXPECT_TRUE(judge.reads_likelihoods());
+  const auto scores = judge.score(kTexts);
+  // The same from the model itself: bytes, with the end token behind the answer.
+  AnswerRecord record;
+  for (const char c : std::string("Who?")) record.prompt.push_back(static_cast<unsigned char>(c));
+  record.answers.emplace_back();
+  for (const char c : std::string(" Ann")) record.answers[0].push_back(static_cast<unsigned char>(c));
+  record.answers[0].push_back(256);
+  const auto expected = score_answers(*fixture.backend, fixture.published->model(), {&record, 1}, {});
+  EXPECT_NEAR(scores[0][0], expected[0][0].mean(), 1e-5);
+  const JudgePanel panel({JudgePanel::parse("likelihood:" + folder.string())}, *fixture.backend, DType::f32);
+  EXPECT_TRUE(panel.is_for_debugging());
+  EXPECT_FALSE(panel.knows_its_part_only());
+  panel.require_independence({}, false);
+  EXPECT_TRUE(
+      mentions(error_of(ErrorKind::usage, [&] { panel.require_independence({hash_of_model(folder)}, true); }),
+               {"model that it is to judge"}));
 }
 
 TEST(Judges, RefuseWhatIsNoJudge) {

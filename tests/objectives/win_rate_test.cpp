@@ -121,5 +121,32 @@ TEST(Correlation, FindsWhereAccuracyAndWinRatePart) {
   EXPECT_FALSE(few.shows_pattern());
 }
 
+TEST(Correlation, IsAsCertainAsThereArePairsAndPrompts) {
+  // Accuracy rises throughout; the win rate rises up to the fifth evaluation and falls behind it.
+  const auto made_up = [](int count) {
+    std::vector<SingleOutcomes> evaluations;
+    for (int t = 0; t < 10; ++t) {
+      SingleOutcomes& one = evaluations.emplace_back();
+      const int right = count * (50 + 4 * t) / 100, wins = count * (70 - 5 * std::abs(t - 4)) / 100;
+      for (int i = 0; i < count; ++i) {
+        one.right.push_back(i < right ? 1 : 0);
+        one.wins.push_back(i < wins ? 1 : 0);
+      }
+    }
+    return evaluations;
+  };
+  const CorrelationIntervals many = bootstrap_correlation(made_up(1000), 4, 300),
+                             few = bootstrap_correlation(made_up(20), 4, 300);
+  ASSERT_TRUE(many.whole && many.until_turn && many.after_turn && few.until_turn);
+  EXPECT_GT(many.until_turn->low, 0.9);
+  EXPECT_LT(many.after_turn->high, -0.9);
+  EXPECT_LE(few.until_turn->low, many.until_turn->low);
+  EXPECT_LE(many.whole->low, many.whole->high);
+  const CorrelationIntervals again = bootstrap_correlation(made_up(20), 4, 300);
+  EXPECT_EQ(again.whole->low, few.whole->low);
+  const std::vector<SingleOutcomes> all = made_up(20);
+  EXPECT_FALSE(bootstrap_correlation(std::span(all).first(3), 1, 50).whole) << "too few evaluations";
+}
+
 }  // namespace
 }  // namespace bireme
