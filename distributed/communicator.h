@@ -68,6 +68,8 @@ class Communicator {
   virtual Placement placement() const = 0;
   /// What the ranks of this host are doing here, for the watchdog; null for a single process.
   virtual std::shared_ptr<const Activity> activity() const { return nullptr; }
+  /// The same of collectives that run on a GPU, beside the others; null where there are none.
+  virtual std::shared_ptr<const Activity> device_activity() const { return nullptr; }
   /// A sign of life in a long phase without collectives.
   void beat() const;
   /// The message-passing library's own all-reduce, to compare with; false if there is none.

@@ -63,7 +63,8 @@ Watchdog::Watchdog(Communicator& world, WatchdogOptions options)
 
 void Watchdog::watch(const Communicator& communicator) {
   const std::lock_guard lock(mutex_);
-  if (auto activity = communicator.activity()) watched_.push_back(std::move(activity));
+  for (auto activity : {communicator.activity(), communicator.device_activity()})
+    if (activity) watched_.push_back(std::move(activity));
 }
 
 void Watchdog::run(const std::stop_token& stop) {

@@ -9,6 +9,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/cuda/cuda_backend.h"
 #include "distributed/failure.h"
+#include "distributed/nccl/nccl_communicator.h"
 #include "distributed/placement.h"
 
 namespace bireme {
@@ -53,11 +54,15 @@ Context make_context(const Configuration& configuration, Communicator& world) {
   omp_set_num_threads(context.threads);
   if (const auto warning = affinity_warning(world); warning && configuration.run.threads == 0)
     spdlog::warn("{}", *warning);
-  context.mesh = std::make_unique<Mesh>(world, static_cast<int>(configuration.parallel.tensor));
+  if (configuration.run.device == "cuda" && world.size() > 1)
+    context.gpu_ranks = make_nccl(world, context.backend->memory());
+  context.mesh = std::make_unique<Mesh>(context.gpu_ranks != nullptr ? *context.gpu_ranks : world,
+                                        static_cast<int>(configuration.parallel.tensor));
   context.type = configuration.precision.type == "bf16" ? DType::bf16 : DType::f32;
   if (world.size() > 1 && configuration.run.timeout_seconds > 0) {
     context.watchdog = std::make_unique<Watchdog>(
         world, WatchdogOptions{.timeout_seconds = configuration.run.timeout_seconds, .report = report});
+    if (context.gpu_ranks != nullptr) context.watchdog->watch(*context.gpu_ranks);
     context.watchdog->watch(context.mesh->data());
     context.watchdog->watch(context.mesh->tensor());
   }

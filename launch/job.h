@@ -18,6 +18,7 @@ int run_job(const std::function<int(Communicator& world)>& body);
 /// What a run shares: its device, its threads, its grid of ranks and what watches over them.
 struct Context {
   std::unique_ptr<Backend> backend;
+  std::unique_ptr<Communicator> gpu_ranks;  ///< the job's ranks over NCCL; null where there is none
   std::unique_ptr<Mesh> mesh;
   std::unique_ptr<Watchdog> watchdog;
   int threads = 1;

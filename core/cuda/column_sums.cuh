@@ -28,7 +28,7 @@ struct ColumnTargets {
 /// partial sums are added in order. With a single chunk the result goes to its place at once, else to
 /// `partials` [chunks, K, columns].
 template <class Op, class L>
-__global__ void __launch_bounds__(kColumnLanes* kRowLanes)
+__global__ void __launch_bounds__(kColumnLanes* kRowLanes, kLeast<Op>)
     column_partials_kernel(Op op, std::int64_t rows, std::int64_t rows_of_chunk, std::int64_t columns,
                            L* partials, ColumnTargets<L, Op::kSums> targets) {
   constexpr int K = Op::kSums;

@@ -45,6 +45,8 @@ class DeviceMemory final : public Memory {
 
   Device device() const override { return {DeviceType::cuda, index_}; }
   cudaStream_t stream() const { return stream_.get(); }
+  /// False for managed memory, which the host reads in place.
+  bool is_device_only() const { return kind_ == Kind::device; }
 
   /// The tensor itself where it lies on the GPU, else a copy there.
   Tensor here(const Tensor& tensor);

@@ -10,7 +10,7 @@ inline constexpr int kElementThreads = 256;
 
 /// One pack a turn; a block strides over the whole range, so that the grid need not grow with it.
 template <int N, class Op>
-__global__ void __launch_bounds__(kElementThreads) elementwise_kernel(Op op, std::int64_t count) {
+__global__ void __launch_bounds__(kElementThreads, kLeast<Op>) elementwise_kernel(Op op, std::int64_t count) {
   const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x * N;
   for (std::int64_t i = (std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * N; i < count; i += step)
     op.template run<N>(i);

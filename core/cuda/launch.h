@@ -15,6 +15,17 @@ struct Grid {
   std::size_t shared_bytes = 0;
 };
 
+template <class Op>
+concept NeedsRegisters = requires {
+  typename Op::NeedsRegisters;
+};
+
+/// The least number of blocks of 256 threads that a processor is to hold of a kernel that runs an operation,
+/// for its launch bounds. 0 leaves it to ptxas, which now and then holds registers to 32 or 40 for the price
+/// of a spill; 4 allows 64.
+template <class Op>
+inline constexpr int kLeast = NeedsRegisters<Op> ? 4 : 0;
+
 /// Queues a kernel on a stream. The one place that launches kernels: tests/cuda_on_cpu shadows this header to
 /// run the same kernels on the host. Arguments are converted to the kernel's parameters, so that a wrong type
 /// does not compile.

@@ -9,6 +9,7 @@
 #include "core/cpu/features.h"
 #include "core/cuda/devices.h"
 #include "distributed/mpi_library.h"
+#include "distributed/nccl/nccl_communicator.h"
 #include "launch/commands.h"
 #include "launch/gnuplot.h"
 #include "launch/machine.h"
@@ -95,6 +96,12 @@ Finding cuda() {
       "CUDA", report.count > 0, report.explanation, {{"is_built", report.built}, {"devices", report.count}}};
 }
 
+Finding nccl() {
+  const std::string version = nccl_version();
+  return {"NCCL", !version.empty(),
+          version.empty() ? "not built in: ranks exchange data through MPI and shared host memory" : version};
+}
+
 Finding gnuplot() {
   const std::string version = gnuplot_version();
   return {"gnuplot", !version.empty(),
@@ -103,16 +110,11 @@ Finding gnuplot() {
 
 std::vector<Finding> examine() {
   const Machine machine = this_machine();
-  return {cpu(machine),
-          instructions(machine),
-          bf16(machine),
-          threads(machine),
-          memory(machine),
-          mpi(),
-          slurm(),
-          cuda(),
-          {"NCCL", false, "not built in: ranks exchange data through MPI and shared host memory"},
-          {"cuDNN", false, "not built in: this version computes on the CPU"},
+  return {cpu(machine),    instructions(machine),
+          bf16(machine),   threads(machine),
+          memory(machine), mpi(),
+          slurm(),         cuda(),
+          nccl(),          {"cuDNN", false, "not built in: this version computes on the CPU"},
           gnuplot()};
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/cuda_on_cpu/block.h"
+#include "tests/cuda_on_cpu/launches.h"
 
 namespace cuda_on_cpu {
 
@@ -53,7 +54,7 @@ bool can_run(const Stream& stream) {
 void run_front(Stream& stream) {
   const Stream::Task task = std::move(stream.tasks.front());
   stream.tasks.pop_front();
-  if (task.record != nullptr) task.record->reached = std::max(task.record->reached, task.ticket);
+  if (task.record != nullptr) task.record->reached = std::max(task.record->reached.load(), task.ticket);
   if (!task.work) return;
   try {
     task.work();
@@ -172,6 +173,10 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   const std::lock_guard lock(queues().mutex);
   const cudaError_t error = cudaEventSynchronize(event);
+  // Streams that were told to wait for it need not any more.
+  for (Stream* stream : queues().streams)
+    for (Stream::Task& task : stream->tasks)
+      if (task.wait == event) task.wait = nullptr;
   delete event;
   return error;
 }
@@ -190,7 +195,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 /// Whoever asks again and again sees the work go on.
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  const std::lock_guard lock(queues().mutex);
+  if (event->reached >= event->recorded) return cudaSuccess;
+  const std::unique_lock lock(queues().mutex, std::try_to_lock);
+  if (!lock) return cudaErrorNotReady;  // another thread runs the work
   if (event->reached >= event->recorded) return cudaSuccess;
   bool once = false;
   const cudaError_t error =
@@ -201,6 +208,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
+  ++launches().copies;
   const auto on_host = [](const void* address) {
     return !is_device_memory(address) && !is_pinned_memory(address);
   };
@@ -215,6 +223,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 
 cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream) {
+  ++launches().copies;
   enqueue(stream, [=] { std::memset(to, byte, bytes); });
   return cudaPeekAtLastError();
 }

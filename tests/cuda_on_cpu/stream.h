@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -12,8 +13,8 @@ namespace cuda_on_cpu {
 /// A mark in the order of a stream's work, as often as it is recorded.
 class Event {
  public:
-  std::uint64_t recorded = 0;  // of records queued, the last
-  std::uint64_t reached = 0;   // of records executed, the last
+  std::atomic<std::uint64_t> recorded = 0;  // of records queued, the last
+  std::atomic<std::uint64_t> reached = 0;   // of records executed, the last
 };
 
 /// Work in its order. Nothing runs before somebody waits; then streams take turns at random, held back only

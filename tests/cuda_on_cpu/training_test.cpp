@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/data/writer.h"
@@ -70,6 +71,18 @@ log_every = 1
 evaluate_every = 0
 )";
 
+/// What runs on the GPU.
+struct Counted {
+  std::int64_t kernels = 0, products = 0, copies = 0;
+  friend bool operator==(const Counted&, const Counted&) = default;
+  friend Counted operator-(const Counted& a, const Counted& b) {
+    return {a.kernels - b.kernels, a.products - b.products, a.copies - b.copies};
+  }
+  friend std::ostream& operator<<(std::ostream& to, const Counted& c) {
+    return to << c.kernels << " kernels, " << c.products << " products, " << c.copies << " copies";
+  }
+};
+
 class CudaTraining : public ::testing::Test {
  protected:
   CudaTraining() {
@@ -99,6 +112,22 @@ class CudaTraining : public ::testing::Test {
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, output, ""};
   }
 
+  /// What the third step of a training launches.
+  Counted launches_of_a_step(const std::string& words) {
+    const auto count = [&](int steps) {
+      const std::string file = path("launches"), run = "steps" + std::to_string(runs_++);
+      const Outcome outcome =
+          train(BIREME_CUDA_PROGRAM, run, "--run.device cuda --run.steps " + std::to_string(steps) + words,
+                "CUDA_ON_CPU_LAUNCHES=" + file);
+      EXPECT_EQ(outcome.code, 0) << outcome.output;
+      Counted counted;
+      std::ifstream(file) >> counted.kernels >> counted.products >> counted.copies;
+      return counted;
+    };
+    const Counted three = count(3);
+    return three - count(2);
+  }
+
   /// A number of each step, from the run's metrics.
   std::vector<double> metric(const std::string& run, const std::string& name) const {
     std::ifstream lines(folder_.path() / run / "metrics.jsonl");
@@ -108,6 +137,7 @@ class CudaTraining : public ::testing::Test {
   }
   std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
 
+  int runs_ = 0;
   TemporaryFolder folder_;
   std::string configuration_ = "tiny.toml", dataset_ = "set";
 };
@@ -192,19 +222,68 @@ TEST_P(CudaLanguageModel, OrpoFollowsTheTrajectoryOfTheCpu) {
   expect_near(metric("gpu", "grad_norm"), metric("cpu", "grad_norm"), 1e-4);
 }
 
-TEST_F(CudaTraining, TwoRanksFollowTheTrajectoryOfOne) {
+/// What starts a program on n ranks of this host, with a GPU each.
+std::string ranks(int n) {
+  const std::string count = std::to_string(n);
+  return "CUDA_ON_CPU_DEVICES=" + count +
+         " OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 '" BIREME_MPIRUN
+         "' -n " +
+         count + " --oversubscribe";
+}
+
+TEST_F(CudaTraining, RanksOverNcclFollowTheTrajectoryOfMpi) {
   ASSERT_EQ(train(BIREME_PROGRAM, "cpu", "--run.device cpu").code, 0);
-  const Outcome two = train(BIREME_CUDA_PROGRAM, "two", "--run.device cuda",
-                            "CUDA_ON_CPU_DEVICES=2 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-                            "'" BIREME_MPIRUN "' -n 2 --oversubscribe");
-  ASSERT_EQ(two.code, 0) << two.output;
-  expect_near(metric("two", "loss"), metric("cpu", "loss"), 1e-5);
+  const std::vector<std::pair<int, std::string>> layouts{
+      {2, ""}, {2, " --parallel.zero 1"}, {4, " --parallel.tensor 2"}};
+  for (const auto& [count, words] : layouts) {
+    const std::string launcher = ranks(count),
+                      run = std::to_string(count) + (words.empty() ? "" : words.substr(12, 2));
+    SCOPED_TRACE(launcher + words);
+    const Outcome mpi = train(BIREME_PROGRAM, run + "-mpi", "--run.device cpu" + words, launcher);
+    ASSERT_EQ(mpi.code, 0) << mpi.output;
+    const Outcome nccl = train(BIREME_CUDA_PROGRAM, run + "-nccl", "--run.device cuda" + words, launcher);
+    ASSERT_EQ(nccl.code, 0) << nccl.output;
+    expect_near(metric(run + "-nccl", "loss"), metric(run + "-mpi", "loss"), 1e-5);
+    expect_near(metric(run + "-nccl", "loss"), metric("cpu", "loss"), 1e-5);
+  }
+}
+
+TEST_P(CudaLanguageModel, TwoByTwoRanksOverNcclFollowTheTrajectoryOfMpi) {
+  const std::string model = words_of(GetParam()) + " --parallel.tensor 2";
+  const Outcome mpi = train(BIREME_PROGRAM, "mpi", "--run.device cpu" + model, ranks(4));
+  ASSERT_EQ(mpi.code, 0) << mpi.output;
+  const Outcome nccl = train(BIREME_CUDA_PROGRAM, "nccl", "--run.device cuda" + model, ranks(4));
+  ASSERT_EQ(nccl.code, 0) << nccl.output;
+  expect_near(metric("nccl", "loss"), metric("mpi", "loss"), 1e-5);
+  expect_near(metric("nccl", "grad_norm"), metric("mpi", "grad_norm"), 1e-4);
+}
+
+TEST_F(CudaTraining, AFailureOfNcclEndsEveryRankWithOneLine) {
+  for (const std::string kind : {"call", "later"}) {
+    const Outcome failed = train(BIREME_CUDA_PROGRAM, "failed-" + kind, "--run.device cuda",
+                                 "CUDA_ON_CPU_NCCL_FAULT=1:3:" + kind + " " + ranks(2));
+    EXPECT_EQ(failed.code, 7) << failed.output;
+    EXPECT_TRUE(mentions(failed.output, {"failed on rank 1 (NCCL: "})) << failed.output;
+  }
+}
+
+TEST_F(CudaTraining, AStepOfDinoLaunchesAsManyKernelsAsTheDocumentationStates) {
+  const Counted depth2 = launches_of_a_step(" --model.depth 2"),
+                depth3 = launches_of_a_step(" --model.depth 3");
+  EXPECT_EQ(depth3 - depth2, (Counted{22, 16, 0}));
+  EXPECT_EQ(depth2, (Counted{99, 51, 15}));
+}
+
+TEST_P(CudaLanguageModel, AStepLaunchesAsManyKernelsAsTheDocumentationStates) {
+  const std::string words = words_of(GetParam()) + " --data.documents_apart false";
+  const std::map<std::string, Counted> stated{
+      {"llama", {39, 27, 11}}, {"rwkv", {70, 45, 11}}, {"xlstm", {97, 18, 11}}};
+  EXPECT_EQ(launches_of_a_step(words), stated.at(GetParam()));
 }
 
 TEST_F(CudaTraining, MoreRanksThanGpusIsRefused) {
   const Outcome two = train(BIREME_CUDA_PROGRAM, "two", "--run.device cuda",
-                            "CUDA_ON_CPU_DEVICES=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-                            "'" BIREME_MPIRUN "' -n 2 --oversubscribe");
+                            "CUDA_ON_CPU_DEVICES=1 " + ranks(2).substr(ranks(2).find(' ')));
   EXPECT_EQ(two.code, 8) << two.output;
   EXPECT_TRUE(mentions(two.output, {"2 ranks on this host, but 1 GPU", "--run.device cpu"}));
 }

@@ -99,6 +99,7 @@ struct ActivationGateOp {
 
 template <class T, Activation kActivation>
 struct ActivationGateGradientOp {
+  using NeedsRegisters = void;  // or ptxas holds some of its kernels to 32 and spills
   const T *dy, *x;
   T* dx;
   bool accumulate;
@@ -140,6 +141,7 @@ struct SkipGateOp {
 /// Entry by entry, and as column sums for dskip.
 template <class T>
 struct SkipGateGradientOp {
+  using NeedsRegisters = void;  // or ptxas holds its sums to 32 and spills
   static constexpr int kSums = 1;
   const T *dy, *h, *u;
   const Lane<T>* skip;

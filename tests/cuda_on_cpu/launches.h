@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstdint>
+
+namespace cuda_on_cpu {
+
+/// What has run on the GPU so far. When the process ends it is written to the file that CUDA_ON_CPU_LAUNCHES
+/// names, as `KERNELS PRODUCTS COPIES`.
+struct Launches {
+  std::int64_t kernels = 0;
+  std::int64_t products = 0;  ///< of matrices, by cuBLASLt
+  std::int64_t copies = 0;    ///< and fills with bytes
+};
+Launches& launches();
+
+}  // namespace cuda_on_cpu

@@ -1,0 +1,187 @@
+// Collectives between GPUs: ranks are processes, device memory cannot be read by the host, and streams run in
+// any order that events allow.
+#include <gtest/gtest.h>
+#include <nccl.h>
+
+#include <csignal>
+
+#include "core/cuda/convert.h"
+#include "core/cuda/cuda_backend.h"
+#include "core/cuda/device_memory.h"
+#include "distributed/mesh.h"
+#include "distributed/nccl/nccl_communicator.h"
+#include "distributed/watchdog.h"
+#include "tests/cuda_on_cpu/block.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/ranks.h"
+
+namespace bireme::test {
+namespace {
+
+/// Runs `body` on n ranks with a GPU each. It returns whether it saw what it expected.
+template <class Body>
+void expect_on_gpus(int n, const Body& body) {
+  RankProcesses ranks(n, [&](Communicator& control) {
+    cuda_on_cpu::set_seed(static_cast<std::uint64_t>(control.rank()) + 1);
+    const auto backend = cuda::make_backend({});
+    const auto gpus = make_nccl(control, backend->memory());
+    return body(*gpus, dynamic_cast<cuda::DeviceMemory&>(backend->memory())) ? 0 : 50;
+  });
+  for (int rank = 0; rank < n; ++rank) EXPECT_EQ(ranks.wait(rank), 0) << "rank " << rank << ranks.errors();
+}
+
+/// `count` numbers, each `value`, written by a kernel on the caller's stream.
+Tensor filled(cuda::DeviceMemory& memory, std::int64_t count, double value, DType type = DType::f32) {
+  const Tensor tensor(memory, {count}, type);
+  cuda::fill_values(tensor, value, memory.stream());
+  return tensor;
+}
+
+/// Whether the tensor holds nothing but `value`, as a kernel on the caller's stream sees it.
+bool holds(cuda::DeviceMemory& memory, const Tensor& tensor, float value) {
+  const Tensor host = memory.on_host(memory.converted(tensor, DType::f32));
+  for (const float x : host.values<float>())
+    if (x != value) {
+      std::fprintf(stderr, "%g, not %g\n", double{x}, double{value});
+      return false;
+    }
+  return true;
+}
+
+TEST(Nccl, EachCollectiveReadsWhatTheCallerQueuedAndIsReadAfterItsWait) {
+  expect_on_gpus(3, [](Communicator& gpus, cuda::DeviceMemory& memory) {
+    bool right = true;
+    const int rank = gpus.rank();
+    for (int turn = 0; turn < 10; ++turn) {
+      const Tensor sum = filled(memory, 500, rank + turn), most = filled(memory, 7, rank, DType::bf16),
+                   from_one = filled(memory, 11, 10 * rank, DType::f64), all = filled(memory, 12, -1),
+                   shares = filled(memory, 9, rank), share = filled(memory, 3, -1);
+      std::vector<Work> flights;  // several at once
+      flights.push_back(gpus.all_reduce(sum, Reduce::sum));
+      flights.push_back(gpus.all_reduce(most, Reduce::max));
+      flights.push_back(gpus.broadcast(from_one, 1));
+      flights.push_back(gpus.all_gather(filled(memory, 4, 5), all));
+      flights.push_back(gpus.reduce_scatter(shares, share, Reduce::sum));
+      const double on_hosts =
+          gpus.all_reduce_value(rank, Reduce::sum);  // the control plane goes on meanwhile
+      for (Work& flight : flights) flight.wait();
+      right = right && on_hosts == 3 && holds(memory, sum, static_cast<float>(3 + 3 * turn)) &&
+              holds(memory, most, 2) && holds(memory, from_one, 10) && holds(memory, all, 5) &&
+              holds(memory, share, 3);
+    }
+    return right;
+  });
+}
+
+TEST(Nccl, GroupsOfAMeshOverlap) {
+  expect_on_gpus(4, [](Communicator& gpus, cuda::DeviceMemory& memory) {
+    const Mesh mesh(gpus, 2);
+    bool right = true;
+    for (int turn = 0; turn < 10; ++turn) {
+      const auto value = static_cast<double>(1 << gpus.rank());
+      const Tensor gradient = filled(memory, 300, value), partial = filled(memory, 20, value);
+      Work over_data = mesh.data().all_reduce(gradient, Reduce::sum);
+      mesh.tensor().all_reduce(partial, Reduce::sum).wait();
+      right = right && holds(memory, partial, gpus.rank() < 2 ? 3 : 12);
+      over_data.wait();
+      right = right && holds(memory, gradient, gpus.rank() % 2 == 0 ? 5 : 10);
+    }
+    return right;
+  });
+}
+
+/// What a rank of two reports when the collective that it waits for fails.
+int report_of_failure(Communicator& control) {
+  const auto backend = cuda::make_backend({});
+  auto& memory = dynamic_cast<cuda::DeviceMemory&>(backend->memory());
+  const auto gpus = make_nccl(control, memory);
+  for (;;) {
+    gpus->all_reduce(filled(memory, 1 << 18, 1), Reduce::sum).wait();
+    cuda::synchronize(memory.stream(), "wait");
+  }
+}
+
+TEST(Nccl, ALostRankEndsTheOthersWithItsCall) {
+  RankProcesses ranks(2, [](Communicator& control) {
+    if (control.rank() == 1) {
+      const auto backend = cuda::make_backend({});
+      const auto gpus = make_nccl(control, backend->memory());
+      auto& memory = dynamic_cast<cuda::DeviceMemory&>(backend->memory());
+      gpus->all_reduce(filled(memory, 1 << 18, 1), Reduce::sum).wait();
+      cuda::synchronize(memory.stream(), "wait");
+      raise(SIGKILL);
+    }
+    return report_of_failure(control);
+  });
+  EXPECT_EQ(ranks.wait(1), -SIGKILL);
+  EXPECT_EQ(ranks.wait(0), 7);
+  EXPECT_TRUE(mentions(ranks.errors(),
+                       {"all_reduce of 1.0 MiB", "failed on rank 0", "remote process exited", "node "}))
+      << ranks.errors();
+}
+
+TEST(Nccl, ARefusedCallAndALaterErrorNameRankAndCall) {
+  for (const std::string kind : {"call", "later"}) {
+    setenv("CUDA_ON_CPU_NCCL_FAULT", ("1:3:" + kind).c_str(), 1);
+    RankProcesses ranks(2, [](Communicator& control) { return report_of_failure(control); });
+    unsetenv("CUDA_ON_CPU_NCCL_FAULT");
+    EXPECT_EQ(ranks.wait(1), 7);
+    EXPECT_EQ(ranks.wait(0), 7);
+    EXPECT_TRUE(mentions(ranks.errors(), {"all_reduce of 1.0 MiB", "failed on rank 1", "NCCL_DEBUG"}))
+        << ranks.errors();
+  }
+}
+
+TEST(Nccl, TheWatchdogNamesTheCollectiveAndTheRankThatDoesNotCome) {
+  RankProcesses ranks(2, [](Communicator& control) {
+    const auto backend = cuda::make_backend({});
+    auto& memory = dynamic_cast<cuda::DeviceMemory&>(backend->memory());
+    const auto gpus = make_nccl(control, memory);
+    Watchdog watchdog(control, {.timeout_seconds = 1, .report = [](const Error& error) {
+                                  std::fprintf(stderr, "%s\n", error.what());
+                                }});
+    watchdog.watch(*gpus);
+    gpus->all_reduce(filled(memory, 8, 1), Reduce::sum).wait();
+    cuda::synchronize(memory.stream(), "wait");
+    if (gpus->rank() == 1) pause();
+    gpus->all_reduce(filled(memory, 1 << 18, 1), Reduce::sum).wait();
+    cuda::synchronize(memory.stream(), "wait");
+    return 0;
+  });
+  EXPECT_EQ(ranks.wait(0), 6);
+  EXPECT_TRUE(mentions(ranks.errors(), {"all_reduce of 1.0 MiB", "has not finished", "not arrived: rank 1"}))
+      << ranks.errors();
+}
+
+/// A copy of what queue() does around a collective, with and without its event: one rank, whose all-reduce
+/// copies.
+bool copy_sees(std::uint64_t seed, bool with_event) {
+  cuda_on_cpu::set_seed(seed);
+  const auto backend = cuda::make_backend({});
+  auto& memory = dynamic_cast<cuda::DeviceMemory&>(backend->memory());
+  ncclUniqueId id{};
+  ncclComm_t comm = nullptr;
+  EXPECT_EQ(ncclGetUniqueId(&id), ncclSuccess);
+  EXPECT_EQ(ncclCommInitRank(&comm, 1, id, 0), ncclSuccess);
+  const cuda::Stream stream = cuda::make_stream();
+  const cuda::Event ready = cuda::make_event(), done = cuda::make_event();
+  const Tensor from = filled(memory, 8, 1), to = filled(memory, 8, 2);
+  if (with_event) cuda::order(memory.stream(), stream.get(), ready);
+  ncclAllReduce(from.raw(), to.raw(), 8, ncclFloat32, ncclSum, comm, stream.get());
+  cuda::order(stream.get(), memory.stream(), done);
+  const Tensor host = memory.on_host(to);
+  ncclCommDestroy(comm);
+  return host.values<float>()[0] == 1;
+}
+
+TEST(Nccl, AnEventRemovedFromItsSyncShows) {
+  int seen = 0;
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    EXPECT_TRUE(copy_sees(seed, true)) << "seed " << seed;
+    seen += copy_sees(seed, false) ? 1 : 0;
+  }
+  EXPECT_LT(seen, 20);
+}
+
+}  // namespace
+}  // namespace bireme::test
