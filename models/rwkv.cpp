@@ -74,17 +74,19 @@ Var Rwkv::embed(Tape& tape, const Tensor& tokens, const Edit* edit) const {
 }
 
 Var Rwkv::run_block(Tape& tape, const Var& x, int block, const Sequences& sequences, DType type,
-                    RwkvLayerState* state) const {
+                    RwkvLayerState* state, const Tensor& needed) const {
   const RwkvBlock& at = blocks_[static_cast<std::size_t>(block)];
   const Var y = norm(tape, x, at.norm1(), block, type);
   const LayerNormParameters& norm2 = at.norm2();
   const ResidualNorm sum =
       residual_layer_norm(tape, x, at.time_mix(tape, y, sequences, state), {}, *norm2.gain, *norm2.bias,
                           epsilon(tape, options_.layer_norm_epsilon, block), type);
-  return residual_add(tape, sum.x, at.channel_mix(tape, sum.y, sequences, state));
+  const Var stream = needed ? gather_rows(tape, sum.x, needed) : sum.x;
+  return residual_add(tape, stream, at.channel_mix(tape, sum.y, sequences, state, needed));
 }
 
-Var Rwkv::encode(Tape& tape, Var x, const Sequences& sequences, DType type, RwkvState* state) const {
+Var Rwkv::encode(Tape& tape, Var x, const Sequences& sequences, DType type, RwkvState* state,
+                 const Tensor& needed) const {
   const float base = options_.layer_norm_epsilon;
   Var y = norm(tape, x, blocks_.front().norm1(), 0, type);
   for (int i = 0; i < options_.layers; ++i) {
@@ -95,9 +97,11 @@ Var Rwkv::encode(Tape& tape, Var x, const Sequences& sequences, DType type, Rwkv
                             *at.norm2().bias, epsilon(tape, base, i), type);
     const bool is_last = i + 1 == options_.layers;
     const LayerNormParameters& next = is_last ? norm_ : blocks_[static_cast<std::size_t>(i) + 1].norm1();
-    const ResidualNorm end =
-        residual_layer_norm(tape, middle.x, at.channel_mix(tape, middle.y, sequences, layer), {}, *next.gain,
-                            *next.bias, epsilon(tape, is_last ? kLastEpsilon : base, i + 1), type);
+    const Tensor rows = is_last ? needed : Tensor();
+    const Var stream = rows ? gather_rows(tape, middle.x, rows) : middle.x;
+    const ResidualNorm end = residual_layer_norm(
+        tape, stream, at.channel_mix(tape, middle.y, sequences, layer, rows), {}, *next.gain, *next.bias,
+        epsilon(tape, is_last ? kLastEpsilon : base, i + 1), type);
     x = end.x;
     y = end.y;
   }
@@ -107,19 +111,17 @@ Var Rwkv::encode(Tape& tape, Var x, const Sequences& sequences, DType type, Rwkv
 Var Rwkv::hidden(Tape& tape, const TokenInput& input, const LanguageForward& how) const {
   const Sequences sequences = sequences_of(input);
   Var x = embed(tape, input.tokens, nullptr);
-  const auto wanted = [&](const Var& all) {
-    return input.needed ? gather_rows(tape, all, input.needed) : all;
-  };
-  if (!how.recompute) return wanted(encode(tape, x, sequences, how.type, nullptr));
+  if (!how.recompute) return encode(tape, x, sequences, how.type, nullptr, input.needed);
   for (int i = 0; i < options_.layers; ++i) {
     // The block runs again during backward, after this call has returned: it takes along what it needs.
+    const Tensor needed = i + 1 == options_.layers ? input.needed : Tensor();
     x = tape.recompute(
-        [this, i, sequences, type = how.type](Tape& inner, const Var& stream) {
-          return run_block(inner, stream, i, sequences, type, nullptr);
+        [this, i, sequences, type = how.type, needed](Tape& inner, const Var& stream) {
+          return run_block(inner, stream, i, sequences, type, nullptr, needed);
         },
         x);
   }
-  return wanted(last_norm(tape, x, how.type));
+  return last_norm(tape, x, how.type);
 }
 
 Tensor Rwkv::hidden_with(const Backend& backend, const TokenInput& input, DType type,

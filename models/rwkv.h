@@ -51,10 +51,11 @@ class Rwkv final : public LanguageModel {
   Var embed(Tape& tape, const Tensor& tokens, const Edit* edit) const;
   /// Block and residual additions as one function of the stream, norms as passes of their own.
   Var run_block(Tape& tape, const Var& x, int block, const Sequences& sequences, DType type,
-                RwkvLayerState* state) const;
+                RwkvLayerState* state, const Tensor& needed = {}) const;
   Var last_norm(Tape& tape, const Var& x, DType type) const;
   /// The blocks and the last norm, norms fused with the additions before them.
-  Var encode(Tape& tape, Var x, const Sequences& sequences, DType type, RwkvState* state) const;
+  Var encode(Tape& tape, Var x, const Sequences& sequences, DType type, RwkvState* state,
+             const Tensor& needed = {}) const;
 
   RwkvOptions options_;
   Communicator& tensor_;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/ops/embedding/embedding.h"
 #include "core/ops/linear/linear.h"
 #include "core/ops/pointwise/pointwise.h"
 #include "core/ops/token_shift/token_shift.h"
@@ -119,14 +120,16 @@ Var RwkvBlock::time_mix(Tape& tape, const Var& y, const Sequences& sequences, Rw
   return reduce_from(tape, linear(tape, gated.y, *time_.output, nullptr), tensor_);
 }
 
-Var RwkvBlock::channel_mix(Tape& tape, const Var& y, const Sequences& sequences,
-                           RwkvLayerState* state) const {
+Var RwkvBlock::channel_mix(Tape& tape, const Var& y, const Sequences& sequences, RwkvLayerState* state,
+                           const Tensor& needed) const {
   const std::vector<Var> mixed =
       token_shift(tape, copy_to(tape, y, tensor_),
                   {copy_to(tape, *channel_.mix_k, tensor_), copy_to(tape, *channel_.mix_r, tensor_)},
                   sequences, state != nullptr ? state->channel_x : Tensor());
-  const Var k = linear_squared_relu(tape, mixed[0], *channel_.key);
-  const Var r = linear(tape, mixed[1], *channel_.receptance, nullptr);
+  // A row reads the one before it, but nothing further: behind that, rows are independent.
+  const auto wanted = [&](const Var& all) { return needed ? gather_rows(tape, all, needed) : all; };
+  const Var k = linear_squared_relu(tape, wanted(mixed[0]), *channel_.key);
+  const Var r = linear(tape, wanted(mixed[1]), *channel_.receptance, nullptr);
   const Var value = scatter_channels_from(tape, linear(tape, k, *channel_.value, nullptr), tensor_);
   return gather_channels(tape, sigmoid_gate(tape, r, value), tensor_);
 }

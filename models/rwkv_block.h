@@ -37,7 +37,9 @@ class RwkvBlock {
   /// @param state  read and moved on by T tokens; null: each sequence starts empty
   /// @return       [B·T, D]
   Var time_mix(Tape& tape, const Var& y, const Sequences& sequences, RwkvLayerState* state) const;
-  Var channel_mix(Tape& tape, const Var& y, const Sequences& sequences, RwkvLayerState* state) const;
+  /// @param needed  [N] i32: rows that the result is wanted of, [N, D] then; undefined: all
+  Var channel_mix(Tape& tape, const Var& y, const Sequences& sequences, RwkvLayerState* state,
+                  const Tensor& needed = {}) const;
 
   RwkvLayerState empty_state(Memory& memory, std::int64_t sequences, DType type) const;
 
