@@ -73,14 +73,17 @@ void Progress::update(std::int64_t done, std::string_view details) {
 
 double Progress::seconds_left(double now, std::int64_t done) {
   if (done > last_done_) {
-    const double seconds = (now - last_time_) / static_cast<double>(done - last_done_);
-    // The mean of about the last minute of work, and of all of it at first.
-    const double weight = std::clamp((now - last_time_) / std::clamp(now - started_, 1e-9, 60.0), 0.0, 1.0);
-    seconds_per_unit_ += (seconds - seconds_per_unit_) * weight;
+    // Time and work of about the last five minutes, each fading alike: a long pause, such as an evaluation,
+    // counts as its share of the time, however few steps it is seen in.
+    const double fade = std::exp((last_time_ - now) / 300);
+    recent_seconds_ = recent_seconds_ * fade + (now - last_time_);
+    recent_units_ = recent_units_ * fade + static_cast<double>(done - last_done_);
     last_time_ = now;
     last_done_ = done;
   }
-  return seconds_per_unit_ * static_cast<double>(std::max<std::int64_t>(options_.total - done, 0));
+  if (recent_units_ == 0) return 0;
+  return recent_seconds_ / recent_units_ *
+         static_cast<double>(std::max<std::int64_t>(options_.total - done, 0));
 }
 
 std::string Progress::line(std::int64_t done, std::string_view details, double left) const {

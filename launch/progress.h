@@ -45,7 +45,7 @@ class Progress {
   ProgressOptions options_;
   double started_, last_shown_, last_time_;
   std::int64_t last_done_;
-  double seconds_per_unit_ = 0;  // running mean; 0 before the first
+  double recent_seconds_ = 0, recent_units_ = 0;  // both fade; 0 before the first
   bool bar_is_open_ = false;
 };
 

@@ -67,6 +67,20 @@ TEST(Progress, RateOfAResumedRunLeavesOutEarlierSteps) {
   EXPECT_EQ(stage.screen, "step 910/1000  ETA 1 min 30 s\n");  // a second a step, not ten steps in 0.1
 }
 
+TEST(Progress, APauseCountsAsItsShareOfTheTime) {
+  Stage stage;
+  Progress progress(stage.options(0, 200));
+  for (int step = 1; step <= 100; ++step) {
+    stage.time += step % 10 == 1 ? 31 : 1;  // an evaluation every ten steps: 4 s a step
+    progress.update(step);
+  }
+  stage.screen.clear();
+  stage.time += 31;
+  progress.update(101);
+  EXPECT_EQ(stage.screen,
+            "step 101/200  ETA 7 min 22 s\n");  // 6 min 36 s would be right; the last step alone 51 min
+}
+
 TEST(Progress, OtherRanksSayNothing) {
   Stage stage;
   ProgressOptions options = stage.options(0, 10);
