@@ -97,7 +97,9 @@ template <class T>
 void student_row(const DinoSums& a, std::int64_t r) {
   using L = Lane<T>;
   const Lanes<T> d;
-  const std::int64_t columns = a.student.channels(), images = a.teacher.rows() / 2, image = r % images;
+  const std::int64_t columns = a.student.channels(), images = a.teacher.rows() / 2;
+  assert(images > 0);
+  const std::int64_t image = r % images;
   const T *s = a.student.data<T>() + r * columns, *first = a.teacher.data<T>() + image * columns,
           *second = first + images * columns;
   const auto largest = hn::Set(d, a.student_maxima.data<L>()[r]),
@@ -142,6 +144,7 @@ void dino_finish(const DinoFinish& a, Memory& memory) {
   using L = Lane<T>;
   const std::int64_t rows = a.exponentials.elements(), teacher_rows = a.teacher.rows(),
                      images = teacher_rows / 2;
+  assert(images > 0);
   const Tensor reciprocals(memory, {teacher_rows}, TypeOf<L>::value);
   double entropy = 0, loss = 0;
   for (std::int64_t i = 0; i < teacher_rows; ++i) {

@@ -20,7 +20,8 @@ void mlstm_step_head(const MlstmStep& a, std::int64_t line) {
   const std::int64_t heads = a.memory.shape()[1], keys = a.memory.shape()[2], values = a.memory.shape()[3];
   const std::int64_t width = panel_width(values), sequence = line / heads, head = line % heads;
   static thread_local std::vector<F> memory;
-  const auto [v, out] = carve_panels(memory, {width, width});
+  const auto panels = carve_panels(memory, {width, width});
+  F *const v = panels[0], *const out = panels[1];
   gather_rows(d, a.v.data<T>() + line * values, values, 1, values, F{1}, v, width);
   std::fill(out, out + width, F{0});
 
