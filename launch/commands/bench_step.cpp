@@ -22,7 +22,7 @@ struct StepTimes {
 /// Steps on one made-up batch, after two that fill caches and buffers.
 StepTimes time_steps(Trainer& trainer, const TrainingTask& task, std::int64_t count) {
   using Clock = std::chrono::steady_clock;
-  const Batch batch = task.made_up_batch();
+  Batch batch = task.made_up_batch();
   constexpr std::int64_t warmup = 2;
   std::vector<double> times;
   for (std::int64_t step = 0; step < warmup + count; ++step) {
