@@ -82,12 +82,13 @@ Var MlstmBlock::forward(Tape& tape, const Var& x, const XlstmPass& pass) const {
   const std::vector<Var> halves =
       linear_blocks(tape, copy_to(tape, n, tensor_), *up_, nullptr, {inner_, inner_});
   const Var &inner = halves[0], &z = halves[1];
-  const Tensor before = pass.state != nullptr ? pass.state->convolution : Tensor();
+  const bool has_memory = pass.state != nullptr && pass.state->convolution;
+  const Tensor before = has_memory ? pass.state->convolution : Tensor();
   const Var u = pass.documents.empty() ? causal_convolution(tape, inner, *convolution_, *convolution_bias_,
                                                             before, pass.starts, pass.sequences, true)
                                        : causal_convolution(tape, inner, *convolution_, *convolution_bias_,
                                                             pass.documents, true);
-  if (before)
+  if (has_memory)
     pass.state->convolution =
         convolution_memory(tape.backend().memory(), inner.value(), before, pass.sequences);
   const Var q = block_linear(tape, {{u, q_}}, pass.type);

@@ -145,7 +145,8 @@ XlstmLayerState SlstmBlock::make_state(Memory& memory, std::int64_t sequences, D
 }
 
 double SlstmBlock::flops_per_token() const {
-  const auto channels = static_cast<double>(channels_), units = static_cast<double>(inner_ / heads_);
+  const std::int64_t head_units = inner_ / heads_;
+  const auto channels = static_cast<double>(channels_), units = static_cast<double>(head_units);
   const auto hidden = static_cast<double>(down_->whole_shape().back());
   return 16 * channels * units + 6 * channels * hidden;
 }

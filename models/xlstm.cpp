@@ -96,6 +96,7 @@ Var Xlstm::hidden(Tape& tape, const TokenInput& input, const LanguageForward& ho
 std::unique_ptr<DecodingState> Xlstm::make_state(const Backend& backend, std::int64_t sequences, std::int64_t,
                                                  DType type) const {
   std::vector<XlstmLayerState> layers;
+  layers.reserve(blocks_.size());
   for (const auto& block : blocks_) layers.push_back(block->make_state(backend.memory(), sequences, type));
   return std::make_unique<XlstmState>(std::move(layers), sequences, type);
 }

@@ -55,8 +55,9 @@ Owned<LayoutTraits> make_layout(DType type, std::int64_t rows, std::int64_t colu
 
 template <class T>
 void set(const Owned<DescriptionTraits>& description, cublasLtMatmulDescAttributes_t what, const T& value) {
-  check(cublasLtMatmulDescSetAttribute(description.get(), what, &value, sizeof value),
-        "describe a matrix product");
+  check(
+      cublasLtMatmulDescSetAttribute(description.get(), what, static_cast<const void*>(&value), sizeof value),
+      "describe a matrix product");
 }
 
 /// The largest power of two, up to 256, that divides the address.

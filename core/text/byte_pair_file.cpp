@@ -49,8 +49,10 @@ class Parser {
                : std::string();
   }
   static bool is_set(const Json& object, const char* key) {
-    return object.contains(key) && !object[key].is_null() && object[key] != false && object[key] != "" &&
-           object[key] != 0;
+    if (!object.contains(key)) return false;
+    const Json& value = object[key];
+    return !value.is_null() && value != false && value != 0 &&
+           !(value.is_string() && value.get<std::string>().empty());
   }
   static std::string text(const Json& object, const char* key) {
     return object.is_object() && object.contains(key) && object[key].is_string()

@@ -14,8 +14,9 @@ namespace {
 std::optional<std::uint32_t> take_number(std::string_view& rest, std::size_t digits, int base) {
   std::uint32_t value = 0;
   if (rest.size() < digits) return {};
-  const auto [end, failure] = std::from_chars(rest.data(), rest.data() + digits, value, base);
-  if (failure != std::errc() || end != rest.data() + digits) return {};
+  const char *const first = rest.data(), *const last = first + digits;
+  const auto [end, failure] = std::from_chars(first, last, value, base);
+  if (failure != std::errc() || end != last) return {};
   rest.remove_prefix(digits);
   return value;
 }

@@ -29,24 +29,24 @@ std::optional<std::int32_t> parse_count(std::string_view text) {
 
 /// A line `id literal length`: a Python string or bytes literal, and how many bytes it makes.
 Entry parse_line(std::string_view line, const std::string& where) {
-  const auto fail = [&](const std::string& what) {
-    throw Error(ErrorKind::data, what, where, "give a vocabulary with lines such as `1234 'text' 4`");
+  const auto error = [&](const std::string& what) {
+    return Error(ErrorKind::data, what, where, "give a vocabulary with lines such as `1234 'text' 4`");
   };
   const std::size_t first = line.find(' '), last = line.rfind(' ');
-  if (first == std::string_view::npos || last <= first) fail("is not `id literal length`");
+  if (first == std::string_view::npos || last <= first) throw error("is not `id literal length`");
   Entry entry;
   const std::optional<std::int32_t> id = parse_count(line.substr(0, first)),
                                     length = parse_count(line.substr(last + 1));
-  if (!id || *id >= kMostIds) fail(fmt::format("`{}` is not a token id", line.substr(0, first)));
-  if (*id == 0) fail("gives id 0, which is the document end, to a text");
-  if (!length) fail(fmt::format("`{}` is not a number of bytes", line.substr(last + 1)));
+  if (!id || *id >= kMostIds) throw error(fmt::format("`{}` is not a token id", line.substr(0, first)));
+  if (*id == 0) throw error("gives id 0, which is the document end, to a text");
+  if (!length) throw error(fmt::format("`{}` is not a number of bytes", line.substr(last + 1)));
   entry.id = *id;
   entry.literal = std::string(line.substr(first + 1, last - first - 1));
   std::optional<std::string> bytes = parse_python_literal(entry.literal);
-  if (!bytes) fail("its text is not a Python string or bytes literal");
+  if (!bytes) throw error("its text is not a Python string or bytes literal");
   entry.bytes = std::move(*bytes);
   if (entry.bytes.empty() || std::ssize(entry.bytes) != *length)
-    fail(fmt::format("the literal has {} bytes, the line says {}", entry.bytes.size(), *length));
+    throw error(fmt::format("the literal has {} bytes, the line says {}", entry.bytes.size(), *length));
   return entry;
 }
 

@@ -123,7 +123,7 @@ CorrelationIntervals bootstrap_correlation(std::span<const SingleOutcomes> evalu
     const TrainingCorrelation c = correlate_at(accuracies, rates, turn);
     const std::array parts{c.whole.spearman, c.until_turn.spearman, c.after_turn.spearman};
     for (std::size_t p = 0; p < parts.size(); ++p)
-      if (parts[p]) found[p].push_back(*parts[p]);
+      if (const std::optional<double>& part = parts[p]) found[p].push_back(*part);
   }
   return {.whole = middle(found[0], samples),
           .until_turn = middle(found[1], samples),

@@ -127,7 +127,7 @@ TEST_F(Archive, AnIdxHeaderThatLiesIsRefused) {
   EXPECT_TRUE(
       mentions(error(idx({0x7fffffff, 0x7fffffff, 0x7fffffff, 4}, "abcdef")), {"more than its length"}));
   EXPECT_TRUE(mentions(error(idx({2}, "ab", 0x0d)), {"0x0d", "unsigned bytes"}));
-  EXPECT_TRUE(mentions(error("\0\0"), {"not an IDX"}));
+  EXPECT_TRUE(mentions(error(std::string(2, '\0')), {"not an IDX"}));
   EXPECT_TRUE(mentions(error(idx({2, 2}, "").substr(0, 9)), {"ends inside its header"}));
 }
 

@@ -13,6 +13,7 @@
 #include "tests/support/temporary_folder.h"
 
 /// Asked by the leak sanitizer: the library itself loses a little memory where it meets a damaged file.
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the name that it asks for
 extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }
 
 namespace bireme {
