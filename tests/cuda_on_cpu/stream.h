@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "cuda_api.h"
@@ -13,6 +14,7 @@ namespace cuda_on_cpu {
 /// A mark in the order of a stream's work, as often as it is recorded.
 class Event {
  public:
+  std::shared_ptr<Event> self;              // until it is destroyed; queued work keeps it as well
   std::atomic<std::uint64_t> recorded = 0;  // of records queued, the last
   std::atomic<std::uint64_t> reached = 0;   // of records executed, the last
 };
@@ -22,9 +24,9 @@ class Event {
 class Stream {
  public:
   struct Task {
-    std::function<void()> work;  // or
-    Event* record = nullptr;     // reaches `ticket`
-    Event* wait = nullptr;       // until it has reached `ticket`
+    std::function<void()> work;          // or
+    std::shared_ptr<Event> record = {};  // reaches `ticket`, or
+    std::shared_ptr<Event> wait = {};    // until it has reached `ticket`
     std::uint64_t ticket = 0;
   };
   std::deque<Task> tasks;
