@@ -7,6 +7,7 @@
 
 #include "core/data/transcript.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/golden.h"
 
 namespace bireme {
 namespace {
@@ -15,7 +16,7 @@ using nlohmann::json;
 using State = AnswerText::State;
 
 std::vector<json> golden_lines(const std::string& name) {
-  std::ifstream file(std::string(BIREME_TEST_FOLDER) + "/golden/alignment/" + name);
+  std::ifstream file(test::golden_folder() / "alignment" / name);
   std::vector<json> lines;
   for (std::string line; std::getline(file, line);)
     if (!line.empty()) lines.push_back(json::parse(line));

@@ -9,11 +9,12 @@
 #include "core/base/error.h"
 #include "launch/configuration_keys.h"
 #include "launch/language_task.h"
+#include "tests/support/golden.h"
 
 namespace bireme {
 namespace {
 
-const std::filesystem::path kRepository = std::filesystem::path(BIREME_TEST_FOLDER).parent_path();
+const std::filesystem::path kRepository = test::golden_folder().parent_path().parent_path();
 
 std::string read_text(const std::filesystem::path& path) {
   std::ostringstream text;

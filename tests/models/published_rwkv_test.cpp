@@ -8,13 +8,14 @@
 #include "models/published/language_model.h"
 #include "models/published/rwkv.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/golden.h"
 #include "tests/support/rwkv.h"
 #include "tests/support/temporary_folder.h"
 
 namespace bireme::test {
 namespace {
 
-const std::filesystem::path kFolder = std::filesystem::path(BIREME_TEST_FOLDER) / "golden/rwkv/hf_tiny";
+const std::filesystem::path kFolder = test::golden_folder() / "rwkv/hf_tiny";
 
 class PublishedRwkvTest : public testing::Test {
  protected:

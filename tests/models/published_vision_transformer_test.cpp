@@ -10,13 +10,14 @@
 #include "models/published/vision_transformer_names.h"
 #include "models/registry.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/golden.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/vision.h"
 
 namespace bireme::test {
 namespace {
 
-const std::filesystem::path kFolder = std::filesystem::path(BIREME_TEST_FOLDER) / "golden/vision/hf_vit";
+const std::filesystem::path kFolder = test::golden_folder() / "vision/hf_vit";
 
 class PublishedVisionTransformerTest : public testing::Test {
  protected:

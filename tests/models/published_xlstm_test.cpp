@@ -8,6 +8,7 @@
 #include "models/published/xlstm.h"
 #include "tests/support/expect.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/golden.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/xlstm.h"
@@ -22,7 +23,7 @@ Tensor logits_of(const Xlstm& model, const Backend& backend, const Tensor& token
 }
 
 TEST(PublishedXlstm, HuggingFaceFolderGivesItsLogits) {
-  const std::filesystem::path folder = std::filesystem::path(BIREME_TEST_FOLDER) / "golden/xlstm/hf_tiny";
+  const std::filesystem::path folder = test::golden_folder() / "xlstm/hf_tiny";
   const Golden expected("xlstm/hf_tiny/expected.h5");
   const auto memory = make_host_memory();
   const auto backend = make_cpu_backend(memory);
@@ -118,7 +119,7 @@ Tensor stacked(Memory& memory, const std::vector<Tensor>& parts) {
 }
 
 TEST(PublishedXlstm, TakesFusedWeightsOnAnyNumberOfRanks) {
-  const std::filesystem::path folder = std::filesystem::path(BIREME_TEST_FOLDER) / "golden/xlstm/hf_tiny";
+  const std::filesystem::path folder = test::golden_folder() / "xlstm/hf_tiny";
   const auto memory = make_host_memory();
   const SafetensorsFolder single = SafetensorsFolder::open(folder);
   const TemporaryFolder place;

@@ -1,11 +1,10 @@
 #include "tests/support/golden.h"
 
-#include <filesystem>
-
 namespace bireme::test {
 
+std::filesystem::path golden_folder() { return std::filesystem::path(BIREME_TEST_FOLDER) / "golden"; }
+
 Golden::Golden(const std::string& relative_path)
-    : memory_(make_host_memory()),
-      reader_(std::filesystem::path(BIREME_TEST_FOLDER) / "golden" / relative_path) {}
+    : memory_(make_host_memory()), reader_(golden_folder() / relative_path) {}
 
 }  // namespace bireme::test

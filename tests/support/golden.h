@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -7,6 +8,8 @@
 #include "core/io/hdf5.h"
 
 namespace bireme::test {
+
+std::filesystem::path golden_folder();  // tests/golden
 
 /// Reference values from tests/golden/<relative_path>, such as "vision/head.h5". Floats keep their precision:
 /// f64 stays f64, f32 stays f32. Whatever is missing throws an Error that names the file and the path within
