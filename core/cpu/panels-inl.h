@@ -7,8 +7,10 @@
 #define BIREME_CORE_CPU_PANELS_INL_H
 #endif
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "core/cpu/simd.h"
@@ -57,35 +59,43 @@ void gather_rows(D d, const T* from, std::int64_t stride, std::int64_t rows, std
   }
 }
 
-/// panel[c][r] = from[r][c], rows of the panel padded with 0 to `width`.
+/// Writes four rows of four lanes as columns, rows of `to` being `width` apart.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store_transposed(D d, V row0, V row1, V row2, V row3, hn::TFromD<D>* to, std::int64_t width) {
+  const auto low01 = hn::InterleaveLower(d, row0, row1), high01 = hn::InterleaveUpper(d, row0, row1);
+  const auto low23 = hn::InterleaveLower(d, row2, row3), high23 = hn::InterleaveUpper(d, row2, row3);
+  hn::StoreU(hn::ConcatLowerLower(d, low23, low01), d, to);
+  hn::StoreU(hn::ConcatUpperUpper(d, low23, low01), d, to + width);
+  hn::StoreU(hn::ConcatLowerLower(d, high23, high01), d, to + 2 * width);
+  hn::StoreU(hn::ConcatUpperUpper(d, high23, high01), d, to + 3 * width);
+}
+
+/// panel[c][r] = from[r][c]; columns from `rows` on are left as they are.
 template <class T, class F>
-void gather_transposed(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t count, F* panel,
-                       std::int64_t width) {
+void transpose(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t count, F* panel,
+               std::int64_t width) {
   std::int64_t whole_rows = 0, whole_columns = 0;
   if constexpr (std::is_same_v<F, float>) {
     const hn::FixedTag<float, 4> d;
     whole_rows = rows / 4 * 4;
     whole_columns = count / 4 * 4;
-    for (std::int64_t r = 0; r < whole_rows; r += 4) {
-      const T* corner = from + r * stride;
+    for (std::int64_t r = 0; r < whole_rows; r += 4)
       for (std::int64_t c = 0; c < whole_columns; c += 4) {
-        const auto a = load(d, corner + c), b = load(d, corner + stride + c),
-                   e = load(d, corner + 2 * stride + c), f = load(d, corner + 3 * stride + c);
-        const auto ab = hn::InterleaveLower(d, a, b), ef = hn::InterleaveLower(d, e, f);
-        const auto ab_upper = hn::InterleaveUpper(d, a, b), ef_upper = hn::InterleaveUpper(d, e, f);
-        F* to = panel + c * width + r;
-        hn::StoreU(hn::ConcatLowerLower(d, ef, ab), d, to);
-        hn::StoreU(hn::ConcatUpperUpper(d, ef, ab), d, to + width);
-        hn::StoreU(hn::ConcatLowerLower(d, ef_upper, ab_upper), d, to + 2 * width);
-        hn::StoreU(hn::ConcatUpperUpper(d, ef_upper, ab_upper), d, to + 3 * width);
+        const T* corner = from + r * stride + c;
+        store_transposed(d, load(d, corner), load(d, corner + stride), load(d, corner + 2 * stride),
+                         load(d, corner + 3 * stride), panel + c * width + r, width);
       }
-    }
   }
-  const auto one = [&](std::int64_t r, std::int64_t c) {
-    panel[c * width + r] = static_cast<F>(to_float(from[r * stride + c]));
-  };
   for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t c = r < whole_rows ? whole_columns : 0; c < count; ++c) one(r, c);
+    for (std::int64_t c = r < whole_rows ? whole_columns : 0; c < count; ++c)
+      panel[c * width + r] = static_cast<F>(to_float(from[r * stride + c]));
+}
+
+/// The same, rows of the panel padded with 0 to `width`.
+template <class T, class F>
+void gather_transposed(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t count, F* panel,
+                       std::int64_t width) {
+  transpose(from, stride, rows, count, panel, width);
   for (std::int64_t c = 0; c < count; ++c) std::fill(panel + c * width + rows, panel + (c + 1) * width, F{0});
 }
 

@@ -64,7 +64,7 @@ void attend_piece(const PieceTask<T>& t) {
   const Lanes<T> d;
   const std::int64_t lanes = lanes_of(d), columns = t.end - t.begin;
   static thread_local std::vector<F> memory;
-  const auto [scores] = carve(memory, {t.rows * kPieceColumns});
+  const auto [scores] = carve_panels(memory, {t.rows * kPieceColumns});
   for (std::int64_t s = 0; s < columns; ++s) {
     const T* key = t.keys + (t.begin + s) * t.dimension;
     for (std::int64_t q = 0; q < t.rows; ++q) {
@@ -146,8 +146,8 @@ void attend_few(const CachedAttention& a, std::int64_t tokens, Memory& memory) {
   for (std::int64_t g = 0; g < groups; ++g) {
     const std::int64_t b = g / a.heads.keys, head = g % a.heads.keys * group;
     for (std::int64_t i = 0; i < tokens; ++i)
-      pack_rows(d, a.qkv.data<T>() + (b * tokens + i) * a.heads.channels() + head * dimension, dimension,
-                group, dimension, deep, scale, queries.data<F>() + (g * rows + i * group) * deep);
+      gather_rows(d, a.qkv.data<T>() + (b * tokens + i) * a.heads.channels() + head * dimension, dimension,
+                  group, dimension, scale, queries.data<F>() + (g * rows + i * group) * deep, deep);
   }
   const bool is_large = groups * pieces * kPieceColumns * dimension > 1 << 16;
 #pragma omp parallel for schedule(static) if (is_large)

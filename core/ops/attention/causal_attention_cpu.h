@@ -123,8 +123,8 @@ template <class T, class F>
 void pack_columns_transposed(const CausalTask<T>& t, const T* common, const T* own, std::int64_t begin,
                              std::int64_t count, F* to) {
   t.for_stretches(begin, count, [&](std::int64_t column, std::int64_t held, bool is_own) {
-    transpose(t.column(common, own, column, is_own), t.kv_stride, held, t.dimension, kTileWidth,
-              to + column - begin);
+    transpose(t.column(common, own, column, is_own), t.kv_stride, held, t.dimension, to + column - begin,
+              kTileWidth);
   });
   for (std::int64_t c = 0; c < t.dimension; ++c)
     std::fill(to + c * kTileWidth + count, to + (c + 1) * kTileWidth, F{0});
@@ -135,8 +135,8 @@ template <class D, class T, class F = hn::TFromD<D>>
 void pack_columns(D d, const CausalTask<T>& t, const T* common, const T* own, std::int64_t begin,
                   std::int64_t count, std::int64_t deep, F scale, F* to) {
   t.for_stretches(begin, count, [&](std::int64_t column, std::int64_t held, bool is_own) {
-    pack_rows(d, t.column(common, own, column, is_own), t.kv_stride, held, t.dimension, deep, scale,
-              to + (column - begin) * deep);
+    gather_rows(d, t.column(common, own, column, is_own), t.kv_stride, held, t.dimension, scale,
+                to + (column - begin) * deep, deep);
   });
 }
 
@@ -168,15 +168,15 @@ void causal_forward(const CausalTask<T>& t) {
   const std::int64_t tiles = (t.columns() + kTileKeys - 1) / kTileKeys;
   static thread_local std::vector<F> memory;
   const auto [keys, values, queries, scores, out] =
-      carve(memory, {tiles * t.dimension * kTileWidth, t.columns() * deep, kTileQueries * deep,
-                     kTileQueries * kTileWidth, kTileQueries * deep});
+      carve_panels(memory, {tiles * t.dimension * kTileWidth, t.columns() * deep, kTileQueries * deep,
+                            kTileQueries * kTileWidth, kTileQueries * deep});
   pack_keys_and_values(d, t, deep, keys, values);
   const F scale = 1 / std::sqrt(static_cast<F>(t.dimension));
   for (std::int64_t item = 0; item < t.group * ((t.rows + kTileQueries - 1) / kTileQueries); ++item) {
     const std::int64_t head = item % t.group, begin = item / t.group * kTileQueries;
     const std::int64_t rows = std::min(kTileQueries, t.rows - begin), last = t.before + begin + rows;
-    pack_rows(d, t.q + begin * t.q_stride + head * t.dimension, t.q_stride, rows, t.dimension, deep, scale,
-              queries);
+    gather_rows(d, t.q + begin * t.q_stride + head * t.dimension, t.q_stride, rows, t.dimension, scale,
+                queries, deep);
     RunningRow<F> running[kTileQueries] = {};
     std::fill(out, out + rows * deep, F{0});
     for (std::int64_t tile = t.first_of(begin) / kTileKeys; tile * kTileKeys < last; ++tile) {
@@ -192,7 +192,7 @@ void causal_forward(const CausalTask<T>& t) {
     }
     for (std::int64_t i = 0; i < rows; ++i) {
       const std::int64_t row = begin + i;
-      pack_rows(d, out + i * deep, deep, 1, deep, deep, 1 / running[i].total, out + i * deep);
+      gather_rows(d, out + i * deep, deep, 1, deep, 1 / running[i].total, out + i * deep, deep);
       if (t.log_sum != nullptr)
         t.log_sum[row * t.log_sum_stride + head] = running[i].maximum + std::log(running[i].total);
     }
@@ -234,10 +234,10 @@ void causal_backward_tile(const CausalTask<T>& t, const CausalTile& tile, std::i
   const auto [begin, rows, tile_begin, columns] = tile;
   const std::int64_t width = padded(columns, lanes_of(d));
   const F scale = 1 / std::sqrt(static_cast<F>(t.dimension));
-  pack_rows(d, t.q + begin * t.q_stride + head * t.dimension, t.q_stride, rows, t.dimension, deep, scale,
-            a.queries);
-  pack_rows(d, t.dy + begin * t.y_stride + head * t.dimension, t.y_stride, rows, t.dimension, deep, F{1},
-            a.dout);
+  gather_rows(d, t.q + begin * t.q_stride + head * t.dimension, t.q_stride, rows, t.dimension, scale,
+              a.queries, deep);
+  gather_rows(d, t.dy + begin * t.y_stride + head * t.dimension, t.y_stride, rows, t.dimension, F{1}, a.dout,
+              deep);
   small_product<false>(d, rows, width, t.dimension, Strided<F>{a.queries, deep, 1}, a.keys_t, kTileWidth,
                        a.scores, kTileWidth);
   small_product<false>(d, rows, width, t.dimension, Strided<F>{a.dout, deep, 1}, a.values_t, kTileWidth,
@@ -263,9 +263,10 @@ void causal_backward(const CausalTask<T>& t) {
   const std::int64_t deep = padded(t.dimension, lanes_of(d));
   static thread_local std::vector<F> memory;
   const auto [keys, keys_t, values_t, dkeys, dvalues, queries, dout, scores, dscores, dqueries, deltas] =
-      carve(memory, {kTileKeys * deep, t.dimension * kTileWidth, t.dimension * kTileWidth, kTileKeys * deep,
-                     kTileKeys * deep, kTileQueries * deep, kTileQueries * deep, kTileQueries * kTileWidth,
-                     kTileQueries * kTileWidth, t.group * t.rows * deep, t.group * t.rows});
+      carve_panels(memory,
+                   {kTileKeys * deep, t.dimension * kTileWidth, t.dimension * kTileWidth, kTileKeys * deep,
+                    kTileKeys * deep, kTileQueries * deep, kTileQueries * deep, kTileQueries * kTileWidth,
+                    kTileQueries * kTileWidth, t.group * t.rows * deep, t.group * t.rows});
   const CausalArrays<F> arrays{keys, keys_t, values_t, dkeys,    dvalues, queries,
                                dout, scores, dscores,  dqueries, deltas};
   std::fill(dqueries, dqueries + t.group * t.rows * deep, F{0});

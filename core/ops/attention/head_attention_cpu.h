@@ -70,14 +70,14 @@ void attention_forward(const HeadTask<T>& t) {
   const std::int64_t block = std::min(L, kQueryRows);
   static thread_local std::vector<F> memory;
   const auto [keys, values, queries, scores, out] =
-      carve(memory, {t.dimension * wide, L * deep, block * deep, block * wide, block * deep});
+      carve_panels(memory, {t.dimension * wide, L * deep, block * deep, block * wide, block * deep});
 
-  pack_transposed(t.qkv + t.channels, stride, L, t.dimension, wide, keys);
-  pack_rows(d, t.qkv + 2 * t.channels, stride, L, t.dimension, deep, F{1}, values);
+  gather_transposed(t.qkv + t.channels, stride, L, t.dimension, keys, wide);
+  gather_rows(d, t.qkv + 2 * t.channels, stride, L, t.dimension, F{1}, values, deep);
   const F scale = 1 / std::sqrt(static_cast<F>(t.dimension));
   for (std::int64_t first = 0; first < L; first += kQueryRows) {
     const std::int64_t rows = std::min(kQueryRows, L - first);
-    pack_rows(d, t.qkv + first * stride, stride, rows, t.dimension, deep, scale, queries);
+    gather_rows(d, t.qkv + first * stride, stride, rows, t.dimension, scale, queries, deep);
     small_product<false>(d, rows, wide, t.dimension, Strided<F>{queries, deep, 1}, keys, wide, scores, wide);
     for (std::int64_t i = 0; i < rows; ++i) {
       const F log_sum = softmax_row(d, scores + i * wide, F{1}, L, wide);
@@ -116,19 +116,19 @@ void attention_backward(const HeadTask<T>& t) {
   const std::int64_t block = std::min(L, kQueryRows);
   static thread_local std::vector<F> memory;
   const auto [keys, keys_t, values_t, dkeys, dvalues, queries, dout, dqueries, scores, dscores] =
-      carve(memory, {L * deep, t.dimension * wide, t.dimension * wide, L * deep, L * deep, block * deep,
-                     block * deep, block * deep, block * wide, block * wide});
+      carve_panels(memory, {L * deep, t.dimension * wide, t.dimension * wide, L * deep, L * deep,
+                            block * deep, block * deep, block * deep, block * wide, block * wide});
 
   const F scale = 1 / std::sqrt(static_cast<F>(t.dimension));
-  pack_rows(d, t.qkv + t.channels, stride, L, t.dimension, deep, scale, keys);  // dq = dS · (k/√d)
-  pack_transposed(t.qkv + t.channels, stride, L, t.dimension, wide, keys_t);
-  pack_transposed(t.qkv + 2 * t.channels, stride, L, t.dimension, wide, values_t);
+  gather_rows(d, t.qkv + t.channels, stride, L, t.dimension, scale, keys, deep);  // dq = dS · (k/√d)
+  gather_transposed(t.qkv + t.channels, stride, L, t.dimension, keys_t, wide);
+  gather_transposed(t.qkv + 2 * t.channels, stride, L, t.dimension, values_t, wide);
   std::fill(dkeys, dkeys + L * deep, F{0});
   std::fill(dvalues, dvalues + L * deep, F{0});
   for (std::int64_t first = 0; first < L; first += kQueryRows) {
     const std::int64_t rows = std::min(kQueryRows, L - first);
-    pack_rows(d, t.qkv + first * stride, stride, rows, t.dimension, deep, scale, queries);
-    pack_rows(d, t.dy + first * t.channels, t.channels, rows, t.dimension, deep, F{1}, dout);
+    gather_rows(d, t.qkv + first * stride, stride, rows, t.dimension, scale, queries, deep);
+    gather_rows(d, t.dy + first * t.channels, t.channels, rows, t.dimension, F{1}, dout, deep);
     small_product<false>(d, rows, wide, t.dimension, Strided<F>{queries, deep, 1}, keys_t, wide, scores,
                          wide);
     small_product<false>(d, rows, wide, t.dimension, Strided<F>{dout, deep, 1}, values_t, wide, dscores,

@@ -93,9 +93,9 @@ inline void paired_attention_forward(const HeadTask<bf16>& t) {
   static thread_local std::vector<float> memory;
   static thread_local std::vector<Bf16Pair> pair_memory;
   static thread_local std::vector<bf16> weight_memory;
-  const auto [scores, out] = carve(memory, {block * wide, block * deep});
-  const auto [keys, values] = carve(pair_memory, {t.dimension / 2 * wide, pairs * deep});
-  const auto [weights] = carve(weight_memory, {block * wide});
+  const auto [scores, out] = carve_panels(memory, {block * wide, block * deep});
+  const auto [keys, values] = carve_panels(pair_memory, {t.dimension / 2 * wide, pairs * deep});
+  const auto [weights] = carve_panels(weight_memory, {block * wide});
 
   pack_transposed_pairs(t.qkv + t.channels, stride, L, t.dimension, wide, keys);
   pack_row_pairs(t.qkv + 2 * t.channels, stride, L, t.dimension, deep, values);
@@ -144,11 +144,11 @@ inline void paired_attention_backward(const HeadTask<bf16>& t) {
   static thread_local std::vector<Bf16Pair> pair_memory;
   static thread_local std::vector<bf16> row_memory;
   const auto [dkeys, dvalues, dqueries, scores, dscores] =
-      carve(memory, {L * deep, L * deep, block * deep, block * wide, block * wide});
-  const auto [keys, keys_t, values_t, queries, dout, p_pairs, ds_pairs] =
-      carve(pair_memory, {pairs * deep, t.dimension / 2 * wide, t.dimension / 2 * wide, block_pairs * deep,
-                          block_pairs * deep, block_pairs * wide, block_pairs * wide});
-  const auto [ds_rows] = carve(row_memory, {(block + 1) * wide});
+      carve_panels(memory, {L * deep, L * deep, block * deep, block * wide, block * wide});
+  const auto [keys, keys_t, values_t, queries, dout, p_pairs, ds_pairs] = carve_panels(
+      pair_memory, {pairs * deep, t.dimension / 2 * wide, t.dimension / 2 * wide, block_pairs * deep,
+                    block_pairs * deep, block_pairs * wide, block_pairs * wide});
+  const auto [ds_rows] = carve_panels(row_memory, {(block + 1) * wide});
 
   const float scale = 1 / std::sqrt(static_cast<float>(t.dimension));
   pack_row_pairs(t.qkv + t.channels, stride, L, t.dimension, deep, keys);
