@@ -66,4 +66,13 @@ std::unique_ptr<PublishedLanguageModel> describe_answer_model(const Configuratio
   return model;
 }
 
+std::vector<double> score_sums(const Context& context, const LanguageModel& model, std::int64_t count,
+                               int answers, const ReadAnswers& read) {
+  std::vector<double> sums;
+  for (const auto& record : score_records(*context.backend, context.mesh->data(), model, count, answers, read,
+                                          {.type = context.type}))
+    for (const AnswerScore& answer : record) sums.push_back(answer.log_probability);
+  return sums;
+}
+
 }  // namespace bireme

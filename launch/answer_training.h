@@ -7,6 +7,7 @@
 #include "core/data/sampler.h"
 #include "launch/job.h"
 #include "models/published/language_model.h"
+#include "objectives/answer_scores.h"
 
 namespace bireme {
 
@@ -29,5 +30,10 @@ struct AnswerTrainingData {
 std::unique_ptr<PublishedLanguageModel> describe_answer_model(const Configuration& configuration,
                                                               Communicator& tensor,
                                                               const AnswerDataset* dataset);
+
+/// Log-probabilities of every answer of `count` records under a model, by record and answer; each data rank
+/// computes its share, all get the whole. Collective.
+std::vector<double> score_sums(const Context& context, const LanguageModel& model, std::int64_t count,
+                               int answers, const ReadAnswers& read);
 
 }  // namespace bireme

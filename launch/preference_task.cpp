@@ -5,15 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
 #include "core/tensor/random.h"
 #include "launch/checkpoint_files.h"
 #include "launch/model_folder.h"
 #include "launch/preference_options.h"
-#include "objectives/answer_scores.h"
-#include "objectives/evaluate/squared_distance.h"
 #include "objectives/preference/kto.h"
 #include "objectives/preference/orpo.h"
 #include "objectives/reference_cache.h"
@@ -24,25 +21,6 @@ namespace {
 
 ParameterSet::BuildOptions build_options(const Context& context, bool gradients) {
   return {.master = DType::f32, .gradients = gradients, .bf16_copy = context.type == DType::bf16};
-}
-
-/// Sums of every answer of `count` records under a model, by record and answer; each data rank computes its
-/// share, all get the whole. Collective.
-std::vector<double> score_sums(const Context& context, const LanguageModel& model, std::int64_t count,
-                               int answers, const ReadAnswers& read) {
-  std::vector<double> sums;
-  for (const auto& record : score_records(*context.backend, context.mesh->data(), model, count, answers, read,
-                                          {.type = context.type}))
-    for (const AnswerScore& answer : record) sums.push_back(answer.log_probability);
-  return sums;
-}
-
-RecordScores score_comparable(const Context& context, const LanguageModel& model, const AnswerDataset& data,
-                              const ComparableRecords& records) {
-  return score_records(
-      *context.backend, context.mesh->data(), model, std::ssize(records.numbers), data.manifest().answers(),
-      [&](std::int64_t i) { return data.read(records.numbers[static_cast<std::size_t>(i)]); },
-      {.type = context.type});
 }
 
 std::vector<double> score_dataset(const Context& context, const LanguageModel& model,
@@ -166,13 +144,9 @@ void PreferenceTask::make_objective() {
 
 void PreferenceTask::compute_references() {
   const auto& o = configuration_.objective;
-  if (data_->validation) {
-    comparable_ = comparable_records(*data_->validation, model_->model().context());
-    comparable_references_ = score_comparable(context_, reference(), *data_->validation, *comparable_);
-  }
-  if (WinRateEvaluation::is_wanted(configuration_))
-    win_rate_ = std::make_unique<WinRateEvaluation>(configuration_, context_, data_->dataset, *model_);
-  if (evaluates()) keep_reference_values();
+  if (PreferenceEvaluation::is_wanted(configuration_, *data_))
+    evaluation_ = std::make_unique<PreferenceEvaluation>(configuration_, context_, *data_, *model_,
+                                                         reference(), objective_->loss());
   if (!objective_->loss().needs_reference()) return;
   const bool borrows = o.type == "kto" && o.kl_pairing == "dataset";
   const std::string folder = o.reference.empty() ? configuration_.model.init : o.reference;
@@ -197,16 +171,8 @@ const LanguageModel& PreferenceTask::reference() {
   return opened_reference_->model();
 }
 
-void PreferenceTask::keep_reference_values() {
-  const ParameterSet& policy = model_->model().parameters();
-  const auto values = counterparts(policy, reference().parameters());
-  if (!values) return;
-  for (const Tensor& one : *values)
-    reference_values_.push_back(one.defined() ? clone(context_.backend->memory(), one) : Tensor());
-}
-
 void PreferenceTask::enter(const std::filesystem::path& run) {
-  if (win_rate_) win_rate_->begin(run, [this]() -> const LanguageModel& { return reference(); });
+  if (evaluation_) evaluation_->begin(run, [this]() -> const LanguageModel& { return reference(); });
   opened_reference_.reset();
 }
 
@@ -408,97 +374,6 @@ void PreferenceTask::record(const std::filesystem::path& run, std::int64_t done)
   diagnostics_.write(run, done, pairs, delta);
 }
 
-TrainingEvaluation PreferenceTask::evaluate(bool /*is_first*/) {
-  TrainingEvaluation found;
-  nlohmann::ordered_json details;
-  if (comparable_) evaluate_ranking(found, details);
-  if (!reference_values_.empty())
-    found.numbers.emplace_back(
-        "distance_squared",
-        squared_distance(model_->model().parameters(), reference_values_, context_.mesh->tensor()));
-  if (win_rate_ && win_rate_->has_begun()) evaluate_win_rate(found, details);
-  found.details = details.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  return found;
-}
-
-void PreferenceTask::evaluate_ranking(TrainingEvaluation& found, nlohmann::ordered_json& details) {
-  const auto& o = configuration_.objective;
-  const std::vector<RankedPair> pairs = ranked_pairs(
-      *data_->validation, *comparable_,
-      score_comparable(context_, model_->model(), *data_->validation, *comparable_), &comparable_references_);
-  RankingOptions options;
-  if (o.type == "dpo" || o.type == "kto") options.beta = o.beta;
-  const RankingResult r = bireme::evaluate_ranking(pairs, options);
-  found.numbers.insert(found.numbers.end(),
-                       {{"ranking_accuracy", r.accuracy.plain},
-                        {"ranking_accuracy_normalized", r.accuracy.normalized},
-                        {"ranking_accuracy_error", r.error.plain},
-                        {"ranking_accuracy_normalized_error", r.error.normalized},
-                        {"reference_ranking_accuracy", r.reference.value_or(Accuracies{}).plain},
-                        {"validation_reward_accuracy", r.reward_accuracy}});
-  constexpr std::array kCategories = {"wrong_wrong", "flipped_to_right", "flipped_to_wrong", "right_right"};
-  for (std::size_t c = 0; c < kCategories.size(); ++c)
-    found.numbers.emplace_back(kCategories[c],
-                               static_cast<double>(r.categories[c]) / static_cast<double>(r.count));
-  for (std::size_t c = 0; c < kCategories.size(); ++c) {
-    found.numbers.emplace_back(std::string("dpo_loss_") + kCategories[c], r.category_loss[c]);
-    found.numbers.emplace_back(std::string("log_ratio_") + kCategories[c], r.category_log_ratio[c]);
-  }
-  found.numbers.insert(found.numbers.end(), {{"validation_chosen_log_ratio", r.chosen_reward},
-                                             {"validation_rejected_log_ratio", r.rejected_reward},
-                                             {"validation_pairs", static_cast<double>(r.count)}});
-  if (reads_pairs(configuration_)) {
-    std::vector<Answer> answers;
-    for (const RankedPair& pair : pairs) {
-      const std::array reference = pair.reference.value_or(std::array{0.0, 0.0});
-      for (const auto& [score, q] : {std::pair(pair.chosen, reference[0]), {pair.rejected, reference[1]}})
-        answers.push_back({.log_probability = score.log_probability,
-                           .reference = q,
-                           .tokens = static_cast<double>(score.tokens)});
-    }
-    std::vector<double> slopes(answers.size());
-    found.numbers.emplace_back(
-        "validation_loss", objective_->loss().evaluate(answers, slopes) / static_cast<double>(pairs.size()));
-  }
-  // Ties take no part.
-  for (std::size_t i = 0; i < pairs.size(); ++i)
-    if (r.outcomes[i].category != RankingCategory::tie) {
-      details["records"].push_back(pairs[i].record);
-      details["right"].push_back(r.outcomes[i].log_ratio >= 0 ? 1 : 0);
-    }
-  found.message =
-      fmt::format("ranking accuracy {:.1f} %, of averages {:.1f} %, of rewards {:.1f} % over {} pairs",
-                  100 * r.accuracy.plain, 100 * r.accuracy.normalized, 100 * r.reward_accuracy, r.count);
-}
-
-void PreferenceTask::evaluate_win_rate(TrainingEvaluation& found, nlohmann::ordered_json& details) {
-  const WinRateEvaluation::Found judged = win_rate_->evaluate(model_->model());
-  found.numbers.insert(found.numbers.end(), judged.numbers.begin(), judged.numbers.end());
-  if (!reference_values_.empty()) found.numbers.emplace_back("own_samples_kl", divergence(judged.answers));
-  if (!judged.outcomes.empty()) details["wins"] = judged.outcomes;
-  if (!judged.gold.empty()) details["gold_wins"] = judged.gold;
-  details["answers"] = judged.texts;
-  found.message += (found.message.empty() ? "" : "; ") + judged.message;
-}
-
-double PreferenceTask::divergence(const std::vector<AnswerRecord>& answers) {
-  const auto score = [&] {
-    return score_sums(context_, model_->model(), std::ssize(answers), 1,
-                      [&](std::int64_t i) { return answers[static_cast<std::size_t>(i)]; });
-  };
-  const std::vector<double> own = score();
-  // The reference is no second model in memory: the policy puts on its weights for a moment.
-  ParameterSet& parameters = model_->model().parameters();
-  const Tensor kept = clone(context_.backend->memory(), parameters.flat_values());
-  for (std::size_t i = 0; i < parameters.size(); ++i)
-    if (reference_values_[i].defined()) copy(reference_values_[i], parameters[i].value());
-  parameters.refresh_bf16();
-  const std::vector<double> reference = score();
-  copy(kept, parameters.flat_values());
-  parameters.refresh_bf16();
-  double sum = 0;
-  for (std::size_t i = 0; i < own.size(); ++i) sum += own[i] - reference[i];
-  return sum / static_cast<double>(own.size());
-}
+TrainingEvaluation PreferenceTask::evaluate(bool /*is_first*/) { return evaluation_->measure(); }
 
 }  // namespace bireme

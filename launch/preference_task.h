@@ -1,14 +1,11 @@
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
-
 #include "core/data/answer_loader.h"
 #include "launch/answer_training.h"
 #include "launch/pair_diagnostics.h"
+#include "launch/preference_evaluation.h"
 #include "launch/training_task.h"
-#include "launch/win_rate_evaluation.h"
 #include "models/published/language_model.h"
-#include "objectives/evaluate/ranked_pairs.h"
 #include "objectives/preference_objective.h"
 
 namespace bireme {
@@ -36,7 +33,7 @@ class PreferenceTask final : public TrainingTask {
   std::vector<CheckpointFile> state() const override;
   void loaded() override;
   void record(const std::filesystem::path& run, std::int64_t done) override;
-  bool evaluates() const override { return comparable_.has_value() || win_rate_ != nullptr; }
+  bool evaluates() const override { return evaluation_ != nullptr; }
   TrainingEvaluation evaluate(bool is_first) override;
 
   PublishedLanguageModel& published() { return *model_; }
@@ -54,16 +51,10 @@ class PreferenceTask final : public TrainingTask {
   /// The model that the policy is compared with: itself before the first step, or objective.reference, opened
   /// when something asks for it.
   const LanguageModel& reference();
-  void keep_reference_values();
   void describe(PlacedAnswer& answer, std::size_t which) const;
   AnswerLoaderOptions loader_options(std::int64_t step) const;
   /// Prints what a wrong template, type or cache would show in, before the first step.
   void check_start();
-  /// What they find of single pairs and prompts goes into the details.
-  void evaluate_ranking(TrainingEvaluation& found, nlohmann::ordered_json& details);
-  void evaluate_win_rate(TrainingEvaluation& found, nlohmann::ordered_json& details);
-  /// KL(policy || reference), estimated on answers of the policy. @see Chen et al. 2024, section 5
-  double divergence(const std::vector<AnswerRecord>& answers);
 
   const Configuration& configuration_;
   const Context& context_;
@@ -78,10 +69,7 @@ class PreferenceTask final : public TrainingTask {
   ValueHead value_head_;
   std::unique_ptr<PreferenceObjective> objective_;
   std::vector<double> references_, mismatched_references_;
-  std::optional<ComparableRecords> comparable_;  // of the held-out pairs
-  RecordScores comparable_references_;           // of these, under the reference
-  std::vector<Tensor> reference_values_;         // of each parameter; empty where structures differ
-  std::unique_ptr<WinRateEvaluation> win_rate_;
+  std::unique_ptr<PreferenceEvaluation> evaluation_;  // null where nothing is measured
   std::unique_ptr<AnswerLoader> loader_;
   PairDiagnostics diagnostics_;
 };

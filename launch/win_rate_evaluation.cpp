@@ -37,15 +37,6 @@ Questions questions_of(const Configuration& configuration, const AnswerDataset& 
                          .max_tokens = e.max_tokens});
 }
 
-std::vector<JudgePanel::Name> judge_names(const Configuration& configuration) {
-  std::vector<JudgePanel::Name> names;
-  for (const std::string& name : configuration.evaluation.judge) {
-    names.push_back(JudgePanel::parse(name));
-    names.back().folder = resolve_model_folder(names.back().folder);
-  }
-  return names;
-}
-
 /// Of each question's answer, by the rule that the questions were made with.
 std::vector<double> gold_scores(const std::vector<Question>& questions,
                                 const std::vector<SampledAnswer>& answers, const std::string& file) {
@@ -81,6 +72,15 @@ Origin origin_of(const Configuration& configuration) {
 
 }  // namespace
 
+std::vector<JudgePanel::Name> resolve_judges(const std::vector<std::string>& names) {
+  std::vector<JudgePanel::Name> judges;
+  for (const std::string& name : names) {
+    judges.push_back(JudgePanel::parse(name));
+    judges.back().folder = resolve_model_folder(judges.back().folder);
+  }
+  return judges;
+}
+
 bool WinRateEvaluation::is_wanted(const Configuration& configuration) {
   return configuration.run.evaluate_every > 0 && !configuration.evaluation.prompts.empty();
 }
@@ -93,7 +93,7 @@ WinRateEvaluation::WinRateEvaluation(const Configuration& configuration, const C
       end_(data.manifest().end),
       stop_tokens_(policy.end_tokens()),
       questions_(questions_of(configuration, data, policy.model())),
-      judges_(judge_names(configuration), *context.backend, context.type) {
+      judges_(resolve_judges(configuration.evaluation.judge), *context.backend, context.type) {
   for (const std::int32_t end : {tokenizer_->special().document_end, end_})
     if (end >= 0) stop_tokens_.push_back(end);
   const auto& e = configuration.evaluation;

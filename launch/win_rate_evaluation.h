@@ -13,6 +13,9 @@
 
 namespace bireme {
 
+/// Judges by the names that a user gives: run folders and the like, or likelihood:MODEL.
+std::vector<JudgePanel::Name> resolve_judges(const std::vector<std::string>& names);
+
 /// How often judges prefer the answers of a policy in training to those of its reference: what `bireme
 /// evaluate win-rate` measures of checkpoints, with the same parts.
 class WinRateEvaluation {

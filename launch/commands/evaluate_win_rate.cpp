@@ -11,7 +11,7 @@
 #include "launch/language_session.h"
 #include "launch/model_folder.h"
 #include "launch/progress.h"
-#include "objectives/evaluate/judge_panel.h"
+#include "launch/win_rate_evaluation.h"
 #include "objectives/reference_cache.h"
 
 namespace bireme {
@@ -73,12 +73,7 @@ class WinRateCommand {
   }
 
   void open_judges() {
-    std::vector<JudgePanel::Name> names;
-    for (const std::string& name : options_.texts("judge")) {
-      names.push_back(JudgePanel::parse(name));
-      names.back().folder = resolve_model_folder(names.back().folder);
-    }
-    judges_.emplace(names, session_.backend(), session_.type());
+    judges_.emplace(resolve_judges(options_.texts("judge")), session_.backend(), session_.type());
     if (judges_->size() < 3 && world_.rank() == 0)
       fmt::print(stderr, "{} judge{}: take three of different seeds before a claim\n", judges_->size(),
                  judges_->size() == 1 ? "" : "s");
