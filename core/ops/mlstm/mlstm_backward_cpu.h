@@ -12,11 +12,10 @@
 HWY_BEFORE_NAMESPACE();
 namespace bireme::cpu::HWY_NAMESPACE {
 
-/// Gradients of the states, laid out as MlstmSaved::states, and Σ (q·dq - k·dk) of each position.
+/// Gradients of the states, laid out as MlstmSaved::states.
 template <class F>
 struct MlstmGradients {
   Tensor states;  // [B, H, N + 1, sizes.state()]
-  Tensor flow;    // [B, H, T]
 
   F* state(const MlstmSizes& s, std::int64_t line, std::int64_t chunk) const {
     return states.data<F>() + (line * (s.chunks() + 1) + chunk) * s.state();
@@ -117,16 +116,51 @@ void mlstm_carry_back(const MlstmBackward& a, const MlstmGradients<F>& gradients
 }
 
 /// Working memory of a chunk's way back. Position s lies in rows of keys, values, dkeys, dvalues.
+/// Numbers as fp64.
+template <class D, class F>
+HWY_INLINE hn::Vec<D> load_double(D d, const F* from) {
+  if constexpr (std::is_same_v<F, double>) {
+    return hn::LoadU(d, from);
+  } else {
+    return hn::PromoteTo(d, hn::LoadU(hn::Rebind<F, D>(), from));
+  }
+}
+
+/// Σ a·b in fp64, of panels.
+template <class F>
+double precise_dot(const F* a, const F* b, std::int64_t width) {
+  const hn::ScalableTag<double> d;
+  auto total = hn::Zero(d);
+  for (std::int64_t i = 0; i < width; i += lanes_of(d))
+    total = hn::MulAdd(load_double(d, a + i), load_double(d, b + i), total);
+  return sum(d, total);
+}
+
+/// What query t takes from the keys of its row is what they give to it.
+template <class F>
+void add_flow(const F* row, std::int64_t t, std::int64_t width, double* flow) {
+  const hn::ScalableTag<double> d;
+  auto total = hn::Zero(d);
+  for (std::int64_t j = 0; j < width; j += lanes_of(d)) {
+    const auto part = load_double(d, row + j);
+    total = hn::Add(total, part);
+    hn::StoreU(hn::Sub(hn::LoadU(d, flow + j), part), d, flow + j);
+  }
+  flow[t] += sum(d, total);
+}
+
 template <class F>
 struct MlstmPanels {
+  double* flow;  // [padded L], Σ (q·dq - k·dk) of each position: what df̃ is summed up from
   F *queries, *keys, *values, *numerator;       // [L, padded dk or dv], queries scaled
   F *keys_t, *values_t, *memory_t, *dmemory_t;  // transposed
   F *dqueries, *dkeys, *dvalues;
-  F *scores, *dscores;  // [rows, padded L]
+  F *kept_keys, *kept_values;  // as the state after the chunk holds them
+  F *scores, *dscores;         // [rows, padded L]
   F *row_weights, *w, *normalizer;
 };
 
-/// dq of the chunk, and dk and dv as far as they come from its own outputs.
+/// dq of the chunk, and to dk and dv what comes from its own outputs.
 template <class T>
 void mlstm_inner_gradients(const MlstmBackward& a, const MlstmLine<Lane<T>>& line, const MlstmChunk& at,
                            const MlstmPanels<Lane<T>>& p) {
@@ -137,8 +171,6 @@ void mlstm_inner_gradients(const MlstmBackward& a, const MlstmLine<Lane<T>>& lin
   const std::int64_t key_width = panel_width(s.keys), value_width = panel_width(s.values),
                      wide = panel_width(at.length);
   const F* n = line.normalizer(at.number);
-  std::fill(p.dkeys, p.dkeys + at.length * key_width, F{0});
-  std::fill(p.dvalues, p.dvalues + at.length * value_width, F{0});
   std::int64_t first = 0;
   bool carried = true;
   for (std::int64_t begin = 0; begin < at.length; begin += kScoreRows) {
@@ -165,12 +197,16 @@ void mlstm_inner_gradients(const MlstmBackward& a, const MlstmLine<Lane<T>>& lin
       for (std::int64_t j = 0; j < end; j += lanes_of(d)) {
         const auto weight = hn::LoadU(d, p.row_weights + j);
         F *score = p.scores + i * wide + j, *dscore = p.dscores + i * wide + j;
-        hn::StoreU(hn::Mul(weight, hn::LoadU(d, score)), d, score);
+        const auto weighted = hn::Mul(weight, hn::LoadU(d, score));
+        hn::StoreU(hn::Mul(weighted, hn::LoadU(d, dscore)), d, p.row_weights + j);
+        hn::StoreU(weighted, d, score);
         hn::StoreU(hn::Mul(weight, hn::LoadU(d, dscore)), d, dscore);
       }
+      add_flow(p.row_weights, t, end, p.flow);
       F* dq = dqueries + i * key_width;
       add_scaled(d, p.normalizer[t], n, dq, key_width);
       set_scaled(d, carried ? carried_weight(line, at, t) : F{0}, dq, dq, key_width);
+      p.flow[t] += panel_dot(d, queries + i * key_width, dq, key_width);
     }
     small_product<true>(d, rows, key_width, depth, Strided<F>{p.dscores, wide, 1}, p.keys, key_width,
                         dqueries, key_width);
@@ -181,7 +217,7 @@ void mlstm_inner_gradients(const MlstmBackward& a, const MlstmLine<Lane<T>>& lin
   }
 }
 
-/// What reaches keys and values of the chunk's last document through the state after it.
+/// dk and dv as far as they come through the state after the chunk, into which its last document alone goes.
 template <class T>
 void mlstm_outer_gradients(const MlstmBackward& a, const MlstmGradients<Lane<T>>& gradients,
                            const MlstmLine<Lane<T>>& line, const MlstmChunk& at,
@@ -195,19 +231,48 @@ void mlstm_outer_gradients(const MlstmBackward& a, const MlstmGradients<Lane<T>>
   const F top = line.tops[at.time + at.length - 1];
   const F* dmemory = gradients.state(s, at.line, at.number + 1);
   const F* dnormalizer = dmemory + s.keys * value_width;
+  std::fill(p.dkeys, p.dkeys + first * key_width, F{0});
+  std::fill(p.dvalues, p.dvalues + first * value_width, F{0});
   for (std::int64_t t = first; t < at.length; ++t) {
-    // Keys and values have been used: from here on they hold their share in the state.
     const F weight = std::exp(p.w[t] - top);
-    set_scaled(d, weight, p.keys + t * key_width, p.keys + t * key_width, key_width);
-    set_scaled(d, weight, p.values + t * value_width, p.values + t * value_width, value_width);
-    add_scaled(d, weight, dnormalizer, p.dkeys + t * key_width, key_width);
+    set_scaled(d, weight, p.keys + t * key_width, p.kept_keys + t * key_width, key_width);
+    set_scaled(d, weight, p.values + t * value_width, p.kept_values + t * value_width, value_width);
+    set_scaled(d, weight, dnormalizer, p.dkeys + t * key_width, key_width);
   }
   const std::int64_t rows = at.length - first;
   small_product<true>(d, rows, key_width, s.values,
-                      Strided<F>{p.values + first * value_width, value_width, 1}, p.dmemory_t, key_width,
+                      Strided<F>{p.kept_values + first * value_width, value_width, 1}, p.dmemory_t, key_width,
                       p.dkeys + first * key_width, key_width);
-  small_product<true>(d, rows, value_width, s.keys, Strided<F>{p.keys + first * key_width, key_width, 1},
-                      dmemory, value_width, p.dvalues + first * value_width, value_width);
+  small_product<false>(d, rows, value_width, s.keys,
+                       Strided<F>{p.kept_keys + first * key_width, key_width, 1}, dmemory, value_width,
+                       p.dvalues + first * value_width, value_width);
+  for (std::int64_t t = first; t < at.length; ++t)
+    p.flow[t] -= panel_dot(d, p.keys + t * key_width, p.dkeys + t * key_width, key_width);
+}
+
+/// di and df̃ of the chunk. A forget gate sees all that goes from before it to after it: what the state after
+/// the chunk hands on, and the flow within the chunk, which cancels. Its terms are therefore the same numbers
+/// with both signs, and the sum runs in fp64, chunk by chunk.
+template <class T>
+void mlstm_gate_gradients(const MlstmBackward& a, const MlstmGradients<Lane<T>>& gradients,
+                          const MlstmLine<Lane<T>>& line, const MlstmChunk& at,
+                          const MlstmPanels<Lane<T>>& p) {
+  using F = Lane<T>;
+  const Lanes<T> d;
+  const MlstmSizes& s = a.sizes;
+  const MlstmDocuments documents(a.starts, s, at);
+  const std::int64_t key_width = panel_width(s.keys);
+  double total =
+      precise_dot(line.memory(at.number + 1), gradients.state(s, at.line, at.number + 1), s.state());
+  for (std::int64_t t = at.length; t-- > 0;) {
+    F* gates = a.dgates.tensor.data<F>() + (at.row + t) * 2 * s.heads + at.head;
+    const auto put_gate = [&](F& gate, F gradient) { gate = gradient + (a.dgates.accumulate ? gate : F{0}); };
+    put_gate(gates[0], panel_dot(d, p.keys + t * key_width, p.dkeys + t * key_width, key_width));
+    total += p.flow[t];
+    const F forget = a.gates.data<F>()[(at.row + t) * 2 * s.heads + s.heads + at.head];
+    put_gate(gates[s.heads], cpu::sigmoid(-forget) * static_cast<F>(total));
+    if (documents.starts_at(t)) total = 0;
+  }
 }
 
 template <class D, class T, class F = hn::TFromD<D>>
@@ -234,10 +299,12 @@ void mlstm_chunk_gradients(const MlstmBackward& a, const MlstmGradients<Lane<T>>
   const auto panels = carve_panels(
       memory, {L * key_width, L * key_width, L * value_width, L * value_width, s.keys * wide, s.values * wide,
                s.values * key_width, s.values * key_width, L * key_width, L * key_width, L * value_width,
-               kScoreRows * wide, kScoreRows * wide, wide, wide, wide});
-  const MlstmPanels<F> p{panels[0],  panels[1],  panels[2],  panels[3], panels[4],  panels[5],
-                         panels[6],  panels[7],  panels[8],  panels[9], panels[10], panels[11],
-                         panels[12], panels[13], panels[14], panels[15]};
+               L * key_width, L * value_width, kScoreRows * wide, kScoreRows * wide, wide, wide, wide});
+  static thread_local std::vector<double> flow;
+  flow.assign(static_cast<std::size_t>(wide), 0);
+  const MlstmPanels<F> p{flow.data(), panels[0],  panels[1],  panels[2],  panels[3],  panels[4],  panels[5],
+                         panels[6],   panels[7],  panels[8],  panels[9],  panels[10], panels[11], panels[12],
+                         panels[13],  panels[14], panels[15], panels[16], panels[17]};
 
   const std::int64_t key_stride = s.heads * s.keys, value_stride = s.heads * s.values;
   const std::int64_t key_offset = at.row * key_stride + at.head * s.keys,
@@ -255,48 +322,13 @@ void mlstm_chunk_gradients(const MlstmBackward& a, const MlstmGradients<Lane<T>>
   copy_weights(line.weights + at.time, L, p.w);
   mlstm_output_gradients<T>(a, at, p.numerator, p.normalizer);
 
-  mlstm_inner_gradients<T>(a, line, at, p);
   mlstm_outer_gradients<T>(a, gradients, line, at, p);
-
-  F* flow = gradients.flow.template data<F>() + at.line * s.time + at.time;
+  mlstm_inner_gradients<T>(a, line, at, p);
+  if (a.dgates) mlstm_gate_gradients<T>(a, gradients, line, at, p);
   for (std::int64_t t = 0; t < L; ++t) {
-    const F *dq = p.dqueries + t * key_width, *dk = p.dkeys + t * key_width;
-    // The keys' panel no longer holds keys.
-    auto product = hn::Zero(d);
-    for_vectors(d, s.keys, [&](std::int64_t c, auto part) HWY_ATTR {
-      product = hn::MulAdd(load(d, k + t * key_stride + c, part), hn::LoadU(d, dk + c), product);
-    });
-    const F into_key = sum(d, product);
-    flow[t] = panel_dot(d, p.queries + t * key_width, dq, key_width) - into_key;
-    if (a.dgates) {
-      F& gate = a.dgates.tensor.data<F>()[(at.row + t) * 2 * s.heads + at.head];
-      gate = into_key + (a.dgates.accumulate ? gate : F{0});
-    }
-    scatter_row(d, dq, s.keys, scale, a.dq, key_offset + t * key_stride, q);
-    scatter_row(d, dk, s.keys, F{1}, a.dk, key_offset + t * key_stride, k);
+    scatter_row(d, p.dqueries + t * key_width, s.keys, scale, a.dq, key_offset + t * key_stride, q);
+    scatter_row(d, p.dkeys + t * key_width, s.keys, F{1}, a.dk, key_offset + t * key_stride, k);
     scatter_row(d, p.dvalues + t * value_width, s.values, F{1}, a.dv, value_offset + t * value_stride, v);
-  }
-}
-
-/// df̃ of one head. The sum runs in fp64: it is long, and made of differences.
-template <class F>
-void mlstm_forget_gradients(const MlstmBackward& a, const MlstmGradients<F>& gradients, std::int64_t index) {
-  const MlstmSizes& s = a.sizes;
-  const MlstmLine<F> line(s, a.saved, index);
-  const F *state = line.memory(s.chunks()), *dstate = gradients.state(s, index, s.chunks());
-  double total = 0;
-  for (std::int64_t i = 0; i < s.state(); ++i) total += double{state[i]} * double{dstate[i]};
-  const F* flow = gradients.flow.template data<F>() + index * s.time;
-  const std::uint8_t* starts =
-      a.starts.defined() ? a.starts.data<std::uint8_t>() + index / s.heads * s.time : nullptr;
-  const std::int64_t first = index / s.heads * s.time * 2 * s.heads + s.heads + index % s.heads;
-  for (std::int64_t t = s.time; t-- > 0;) {
-    total += double{flow[t]};
-    const std::int64_t at = first + t * 2 * s.heads;
-    F& gate = a.dgates.tensor.data<F>()[at];
-    const F gradient = cpu::sigmoid(-a.gates.data<F>()[at]) * static_cast<F>(total);
-    gate = gradient + (a.dgates.accumulate ? gate : F{0});
-    if (starts != nullptr && starts[t] != 0) total = 0;
   }
 }
 
@@ -304,16 +336,12 @@ template <class T>
 void mlstm_backward(const MlstmBackward& a, Memory& memory) {
   using F = Lane<T>;
   const MlstmSizes& s = a.sizes;
-  const MlstmGradients<F> gradients{Tensor(memory, a.saved.states.shape(), a.saved.states.dtype()),
-                                    Tensor(memory, a.saved.slope.shape(), a.saved.slope.dtype())};
+  const MlstmGradients<F> gradients{Tensor(memory, a.saved.states.shape(), a.saved.states.dtype())};
   for_each_mlstm_chunk(s, [&](const MlstmChunk& at) { mlstm_state_contribution<T>(a, gradients, at); });
   const std::int64_t lines = s.sequences * s.heads;
 #pragma omp parallel for schedule(dynamic, 1) if (lines > 1)
   for (std::int64_t line = 0; line < lines; ++line) mlstm_carry_back<F>(a, gradients, line);
   for_each_mlstm_chunk(s, [&](const MlstmChunk& at) { mlstm_chunk_gradients<T>(a, gradients, at); });
-  if (!a.dgates) return;
-#pragma omp parallel for schedule(dynamic, 1) if (lines > 1)
-  for (std::int64_t line = 0; line < lines; ++line) mlstm_forget_gradients<F>(a, gradients, line);
 }
 
 }  // namespace bireme::cpu::HWY_NAMESPACE
