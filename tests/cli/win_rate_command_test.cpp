@@ -72,7 +72,8 @@ TEST_F(WinRateCommand, AgreesWithWhatTrainingMeasuresOnTheWay) {
   ASSERT_EQ(outcome.code, 0) << outcome.errors;
   const nlohmann::json result = json_of(outcome);
   EXPECT_EQ(last["judged_win_rate"], result["judged_win_rate"]);
-  EXPECT_EQ(last["soft_win_rate"], result["soft_win_rate"]);
+  // Of fp32 scores, which depend on the number of threads without AVX-512.
+  EXPECT_NEAR(last["soft_win_rate"].get<double>(), result["soft_win_rate"].get<double>(), 1e-6);
   EXPECT_EQ(last["answer_tokens"], result["mean_length"]);
   EXPECT_EQ(nlohmann::json::parse(policy_.folder.read("run/evaluation/step-00000006.json"))["wins"].size(),
             result["count"]);
