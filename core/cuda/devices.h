@@ -13,4 +13,12 @@ struct DeviceReport {
 
 DeviceReport find_devices();
 
+/// The library that computes attention in bf16 on GPUs.
+struct CudnnReport {
+  std::string version;      ///< empty where there is none, so that an own kernel computes it
+  std::string explanation;  ///< one line: what it is used for, or why it is not
+};
+
+CudnnReport find_cudnn();
+
 }  // namespace bireme::cuda

@@ -51,7 +51,8 @@ cat <<'MIDDLE'
 
 Matrix products go through cuBLASLt with the bias in the epilogue; their bound is the tensor cores' 989 Tflop/s in bf16.
 Attention computes on the ordinary cores in fp32: 4·T²·d operations a head forward at no more than 67 Tflop/s, an order of
-magnitude from what tensor cores could do. It is meant as the fall-back beside cuDNN's, which is not connected yet.
+magnitude from what tensor cores could do. In bf16 cuDNN takes its place where it can (gpu.md); it stays for fp32,
+packed documents, and heads that cuDNN does not have.
 
 The mLSTM's products of a chunk (64 positions) compute on the ordinary cores too, as tiles of 64 × 64 in shared memory with
 4 × 4 sums a thread: forward about 2·T·(64·(dk + dv) + 2·dk·dv) operations a head, backward two and a half times that, at no more

@@ -102,6 +102,13 @@ Finding nccl() {
           version.empty() ? "not built in: ranks exchange data through MPI and shared host memory" : version};
 }
 
+Finding cudnn() {
+  const cuda::CudnnReport report = cuda::find_cudnn();
+  return {"cuDNN", !report.version.empty(),
+          report.version.empty() ? report.explanation
+                                 : fmt::format("{}: {}", report.version, report.explanation)};
+}
+
 Finding gnuplot() {
   const std::string version = gnuplot_version();
   return {"gnuplot", !version.empty(),
@@ -114,7 +121,7 @@ std::vector<Finding> examine() {
           bf16(machine),   threads(machine),
           memory(machine), mpi(),
           slurm(),         cuda(),
-          nccl(),          {"cuDNN", false, "not built in: this version computes on the CPU"},
+          nccl(),          cudnn(),
           gnuplot()};
 }
 

@@ -68,7 +68,8 @@ Tensor by_definition(Memory& memory, const Tensor& qkv, const Layout& s) {
 }
 
 const std::vector<Layout> kLayouts = {{1, 1, {1, 1, 3}},     {2, 5, {2, 1, 4}},        {2, 13, {4, 2, 8}, 4},
-                                      {1, 60, {2, 2, 2}, 7}, {1, 300, {2, 1, 4}, 100}, {2, 530, {1, 1, 8}}};
+                                      {1, 60, {2, 2, 2}, 7}, {1, 300, {2, 1, 4}, 100}, {2, 530, {1, 1, 8}},
+                                      {2, 40, {4, 2, 8}}};
 
 class CausalAttention : public DeviceTest {};
 INSTANTIATE_TEST_SUITE_P(Devices, CausalAttention, on_every_device(), device_name);

@@ -8,7 +8,7 @@ namespace cuda_on_cpu {
 /// names, as `KERNELS PRODUCTS COPIES`.
 struct Launches {
   std::int64_t kernels = 0;
-  std::int64_t products = 0;  ///< of matrices, by cuBLASLt
+  std::int64_t products = 0;  ///< of matrices, by cuBLASLt, and attention by cuDNN
   std::int64_t copies = 0;    ///< and fills with bytes
 };
 Launches& launches();

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "core/cuda/cuda_kernels.h"
+#include "core/cuda/cudnn_attention.h"
 #include "core/cuda/elementwise.cuh"
 #include "core/ops/attention/attention_kernels.h"
 #include "core/ops/attention/flash_backward_cuda.cuh"
@@ -56,6 +57,18 @@ struct AppendOp {
   }
 };
 
+/// to += from
+struct AddOp {
+  const bf16* from;
+  bf16* to;
+
+  template <int N>
+  __device__ void run(std::int64_t i) const {
+    static_assert(N == 1);
+    to[i] = from_float<bf16>(to_float(to[i]) + to_float(from[i]));
+  }
+};
+
 template <class T>
 FlashShape<T> packed_shape(const Tensor& qkv, int queries, int keys, std::int64_t dimension) {
   const std::int64_t channels = (queries + 2 * keys) * dimension;
@@ -73,9 +86,10 @@ FlashShape<T> packed_shape(const Tensor& qkv, int queries, int keys, std::int64_
 
 class CudaAttention final : public AttentionKernels {
  public:
-  explicit CudaAttention(DeviceMemory& memory) : memory_(memory) {}
+  explicit CudaAttention(DeviceMemory& memory) : memory_(memory), cudnn_(memory) {}
 
   void attention(const AttentionForward& a) const override {
+    if (cudnn_runs(packed(a), a.qkv.dtype(), a.log_sum.defined())) return cudnn_forward(packed(a), a);
     dispatch_float(a.qkv.dtype(), [&]<class T>(Type<T>) {
       FlashShape<T> shape = packed_shape<T>(a.qkv, a.heads, a.heads, a.y.channels() / a.heads);
       for_segments(a.segments, shape,
@@ -83,6 +97,7 @@ class CudaAttention final : public AttentionKernels {
     });
   }
   void attention(const AttentionBackward& a) const override {
+    if (cudnn_runs(packed(a), a.qkv.dtype(), true)) return cudnn_backward(packed(a), a);
     dispatch_float(a.qkv.dtype(), [&]<class T>(Type<T>) {
       const Tensor delta = delta_of<T>(a.dy, a.y, a.heads);
       FlashShape<T> shape = packed_shape<T>(a.qkv, a.heads, a.heads, a.y.channels() / a.heads);
@@ -108,6 +123,8 @@ class CudaAttention final : public AttentionKernels {
     });
   }
   void causal_attention(const CausalAttentionForward& a) const override {
+    if (cudnn_runs(packed_causal(a), a.qkv.dtype(), a.log_sum.defined()))
+      return cudnn_forward(packed_causal(a), a);
     const Tensor first = first_columns(a);
     dispatch_float(a.qkv.dtype(), [&]<class T>(Type<T>) {
       for_sequences<T>(a, first, [&](const FlashShape<T>& shape) {
@@ -116,6 +133,7 @@ class CudaAttention final : public AttentionKernels {
     });
   }
   void causal_attention(const CausalAttentionBackward& a) const override {
+    if (cudnn_runs(packed_causal(a), a.qkv.dtype(), true)) return cudnn_backward(packed_causal(a), a);
     const Tensor first = first_columns(a);
     dispatch_float(a.qkv.dtype(), [&]<class T>(Type<T>) {
       const Tensor delta = delta_of<T>(a.dy, a.y, a.heads.queries);
@@ -154,6 +172,64 @@ class CudaAttention final : public AttentionKernels {
   }
 
  private:
+  /// What cuDNN is asked for: runs of sequences of one length, one run after another; none where sequences
+  /// are of another make.
+  template <class A>
+  static std::vector<PackedAttention> packed(const A& a) {
+    std::vector<PackedAttention> runs;
+    for (const auto& [count, length] : a.segments)
+      if (count * length > 0)
+        runs.push_back({.sequences = count,
+                        .length = length,
+                        .queries = a.heads,
+                        .keys = a.heads,
+                        .dimension = a.y.channels() / a.heads});
+    return runs;
+  }
+  template <class A>
+  static std::vector<PackedAttention> packed_causal(const A& a) {
+    if (a.first.defined() || !a.documents.empty() || a.qkv.elements() == 0) return {};
+    return {{.sequences = a.qkv.rows() / a.length,
+             .length = a.length,
+             .queries = a.heads.queries,
+             .keys = a.heads.keys,
+             .dimension = a.heads.dimension,
+             .is_causal = true}};
+  }
+  /// Decided by the shape alone, so that both directions read the same statistics.
+  bool cudnn_runs(const std::vector<PackedAttention>& runs, DType type, bool trains) const {
+    return type == DType::bf16 && !runs.empty() &&
+           std::all_of(runs.begin(), runs.end(),
+                       [&](const PackedAttention& run) { return cudnn_.supports(run, trains); });
+  }
+  template <class A>
+  void cudnn_forward(const std::vector<PackedAttention>& runs, const A& a) const {
+    std::int64_t row = 0;
+    for (const PackedAttention& run : runs) {
+      cudnn_.forward(run, a.qkv.template data<bf16>() + row * a.qkv.channels(),
+                     a.y.template data<bf16>() + row * a.y.channels(),
+                     a.log_sum.defined() ? a.log_sum.template data<float>() + row * run.queries : nullptr);
+      row += run.sequences * run.length;
+    }
+  }
+  template <class A>
+  void cudnn_backward(const std::vector<PackedAttention>& runs, const A& a) const {
+    // cuDNN overwrites: what is to be added to something is computed beside it.
+    const Tensor& target = a.dqkv.tensor;
+    const Tensor written = a.dqkv.accumulate ? Tensor(memory_, target.shape(), DType::bf16) : target;
+    std::int64_t row = 0;
+    for (const PackedAttention& run : runs) {
+      cudnn_.backward(run, {.dy = a.dy.template data<bf16>() + row * a.dy.channels(),
+                            .qkv = a.qkv.template data<bf16>() + row * a.qkv.channels(),
+                            .y = a.y.template data<bf16>() + row * a.y.channels(),
+                            .log_sum = a.log_sum.template data<float>() + row * run.queries,
+                            .dqkv = written.data<bf16>() + row * written.channels()});
+      row += run.sequences * run.length;
+    }
+    if (a.dqkv.accumulate)
+      elementwise<1>(memory_.stream(), target.elements(), false,
+                     AddOp{written.data<bf16>(), target.data<bf16>()});
+  }
   /// Runs f for each segment, with its rows in `shape`.
   template <class T, class F>
   static void for_segments(const Segments& segments, FlashShape<T>& shape, const F& f) {
@@ -209,6 +285,7 @@ class CudaAttention final : public AttentionKernels {
   }
 
   DeviceMemory& memory_;
+  mutable CudnnAttention cudnn_;  // remembers plans
 };
 
 }  // namespace
