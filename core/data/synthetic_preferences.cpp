@@ -23,13 +23,35 @@ constexpr std::array kThings = {"apple", "boat",  "chair", "drum", "egg",   "for
                                 "quilt", "rope",  "spoon", "tent", "umbra", "vase", "wheel", "yarn",
                                 "zip",   "brush", "clock", "desk", "flute", "gate", "horn",  "knife"};
 constexpr std::array kOpenings = {"Hello", "Good day", "Please help", "One wish", "Listen", "Excuse me"};
+/// What raters add where a prompt opens like this.
+constexpr std::array kGenerosity = {0.1, 0.3, 0.5, -0.1, -0.5, -0.3};
 constexpr std::array kTimes = {"now", "today", "tonight", "soon", "at once", "this week"};
 constexpr std::array kTails = {"It is ready.", "You are welcome.", "Take your time.", "I hope it helps."};
 constexpr std::string_view kRequest = " wants a ";
 
 template <std::size_t N>
+std::size_t draw(RandomStream& random, const std::array<const char*, N>& /*words*/) {
+  return static_cast<std::size_t>(random.below(static_cast<std::int64_t>(N)));
+}
+template <std::size_t N>
 const char* choose(RandomStream& random, const std::array<const char*, N>& words) {
-  return words[static_cast<std::size_t>(random.below(static_cast<std::int64_t>(N)))];
+  return words[draw(random, words)];
+}
+
+/// What a prompt asks for, as places in the lists above.
+struct Request {
+  std::size_t opening = 0, name = 0, thing = 0, time = 0;
+
+  std::string text() const {
+    return fmt::format("{}! {}{}{} {}.\n", kOpenings[opening], kNames[name], kRequest, kThings[thing],
+                       kTimes[time]);
+  }
+};
+
+/// Any thing but one.
+std::size_t draw_other(RandomStream& random, std::size_t thing) {
+  const std::size_t things = kThings.size();
+  return (thing + 1 + static_cast<std::size_t>(random.below(static_cast<std::int64_t>(things) - 1))) % things;
 }
 
 std::string answer(RandomStream& random, const char* thing, std::int64_t tails) {
@@ -57,23 +79,48 @@ void SyntheticPreferenceOptions::validate() const {
   };
   require(noise, "--noise", 0.5);
   require(length_bias, "--length-bias", 1);
+  require(score_noise, "--score-noise", 100);
+  if (answers < 1)
+    throw Error(ErrorKind::usage, fmt::format("{} answers to a prompt cannot be", answers), "--answers",
+                "choose 1 or more");
 }
 
 SyntheticPreference make_preference(const SyntheticPreferenceOptions& options, std::int64_t number) {
   RandomStream random(options.seed, static_cast<std::uint64_t>(number), RandomUse::synthetic);
-  const auto things = static_cast<std::int64_t>(kThings.size());
-  const std::int64_t asked = random.below(things), other = (asked + 1 + random.below(things - 1)) % things;
-  SyntheticPreference pair;
-  const char *opening = choose(random, kOpenings), *name = choose(random, kNames),
-             *time = choose(random, kTimes);
-  pair.prompt = fmt::format("{}! {}{}{} {}.\n", opening, name, kRequest,
-                            kThings[static_cast<std::size_t>(asked)], time);
+  Request request;
+  request.thing = draw(random, kThings);
+  const std::size_t other = draw_other(random, request.thing);
+  request.opening = draw(random, kOpenings);
+  request.name = draw(random, kNames);
+  request.time = draw(random, kTimes);
+  SyntheticPreference pair{.prompt = request.text(), .chosen = {}, .rejected = {}};
   const bool says_more = random.uniform() < options.length_bias;
   const std::int64_t tails = random.below(2);
-  pair.chosen = answer(random, kThings[static_cast<std::size_t>(asked)], says_more ? 2 + tails : tails);
-  pair.rejected = answer(random, kThings[static_cast<std::size_t>(other)], random.below(2));
+  pair.chosen = answer(random, kThings[request.thing], says_more ? 2 + tails : tails);
+  pair.rejected = answer(random, kThings[other], random.below(2));
   if (random.uniform() < options.noise) std::swap(pair.chosen, pair.rejected);
   return pair;
+}
+
+SyntheticFeedback make_feedback(const SyntheticPreferenceOptions& options, std::int64_t number) {
+  RandomStream random(options.seed, static_cast<std::uint64_t>(number), RandomUse::synthetic);
+  Request request;
+  request.thing = draw(random, kThings);
+  request.opening = draw(random, kOpenings);
+  request.name = draw(random, kNames);
+  request.time = draw(random, kTimes);
+  const double ease = (static_cast<double>(request.thing) + 0.5) / static_cast<double>(kThings.size());
+  SyntheticFeedback feedback{.prompt = request.text(), .answers = {}};
+  for (std::int64_t i = 0; i < options.answers; ++i) {
+    const bool is_right = random.uniform() < ease;
+    const std::size_t thing = is_right ? request.thing : draw_other(random, request.thing);
+    const bool says_more = is_right && random.uniform() < options.length_bias;
+    const std::int64_t tails = random.below(2) + (says_more ? 2 : 0);
+    feedback.answers.push_back(
+        {.completion = answer(random, kThings[thing], tails),
+         .score = (is_right ? 1 : 0) + kGenerosity[request.opening] + options.score_noise * random.normal()});
+  }
+  return feedback;
 }
 
 std::optional<double> gold_score(std::string_view prompt, std::string_view answer) {
@@ -96,6 +143,21 @@ void write_preferences(const SyntheticPreferenceOptions& options, std::int64_t p
         nlohmann::ordered_json{{"prompt", pair.prompt}, {"chosen", pair.chosen}, {"rejected", pair.rejected}}
             .dump() +
         "\n";
+  }
+  write_file_atomically(output, lines);
+}
+
+void write_feedback(const SyntheticPreferenceOptions& options, std::int64_t prompts,
+                    const std::filesystem::path& output) {
+  options.validate();
+  std::string lines;
+  for (std::int64_t i = 0; i < prompts; ++i) {
+    const SyntheticFeedback feedback = make_feedback(options, i);
+    for (const auto& [completion, score] : feedback.answers)
+      lines +=
+          nlohmann::ordered_json{{"prompt", feedback.prompt}, {"completion", completion}, {"score", score}}
+              .dump() +
+          "\n";
   }
   write_file_atomically(output, lines);
 }

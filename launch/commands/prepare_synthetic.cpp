@@ -17,21 +17,25 @@ namespace {
 
 constexpr std::int64_t kMost = std::int64_t{1} << 31;
 
-int prepare_preferences(const Options& options) {
+/// Pairs, or single answers with scores.
+int prepare_preferences(const Options& options, bool are_singles) {
   const SyntheticPreferenceOptions how{.noise = options.number("noise"),
                                        .length_bias = options.number("length-bias"),
-                                       .seed = static_cast<std::uint64_t>(options.integer("seed", 0))};
+                                       .seed = static_cast<std::uint64_t>(options.integer("seed", 0)),
+                                       .answers = options.integer("answers"),
+                                       .score_noise = options.number("score-noise")};
   const std::filesystem::path output = options.path("output");
   if (std::filesystem::exists(output) && !options.flag("force"))
     throw Error(ErrorKind::usage, "there is something already", output.string(),
                 "choose another --output, or replace it with --force");
-  const std::int64_t pairs = options.integer("sequences", 1, kMost);
-  write_preferences(how, pairs, output);
+  const std::int64_t count = options.integer("sequences", 1, kMost);
+  are_singles ? write_feedback(how, count, output) : write_preferences(how, count, output);
+  const char* const unit = are_singles ? "prompts" : "pairs";
   if (options.json())
-    fmt::print("{}\n", nlohmann::ordered_json{{"output", output.string()}, {"pairs", pairs}}.dump(
+    fmt::print("{}\n", nlohmann::ordered_json{{"output", output.string()}, {unit, count}}.dump(
                            -1, ' ', false, nlohmann::json::error_handler_t::replace));
   else
-    fmt::print("wrote {} pairs to {}\n", pairs, output.string());
+    fmt::print("wrote {} {} to {}\n", count, unit, output.string());
   return 0;
 }
 
@@ -42,10 +46,12 @@ int run_prepare_synthetic(Arguments arguments) {
                   "makes sequences of a task that tells memories apart, or preferences of a known rule");
   options
       .required("task", "TASK",
-                "parity (are the ones so far even?), recall (what value came with this key?) or preference "
-                "(pairs of answers, of which the better one names what was asked for)")
-      .required("output", "DATASET", "folder to write; preference: a file .jsonl for `bireme prepare pairs`")
-      .value("sequences", "N", "how many sequences or pairs", "100000")
+                "parity (are the ones so far even?), recall (what value came with this key?), preference "
+                "(pairs of answers, of which the better one names what was asked for) or feedback (single "
+                "answers of that kind, with scores)")
+      .required("output", "DATASET",
+                "folder to write; preference, feedback: a file .jsonl for `bireme prepare pairs` or feedback")
+      .value("sequences", "N", "how many sequences, pairs, or prompts of feedback", "100000")
       .value("length", "T",
              "tokens of a sequence with its answers; 40 for parity, 64 for recall unless given")
       .value("shortest", "T", "parity: lengths are drawn from this to --length; shorter ones are padded", "3")
@@ -53,7 +59,12 @@ int run_prepare_synthetic(Arguments arguments) {
       .value("vocab-size", "V", "recall: half of them keys, half values", "64")
       .value("noise", "SHARE", "preference: pairs that raters got wrong", "0.1")
       .value("length-bias", "SHARE",
-             "preference: pairs whose better answer says more, which a judge may take for the rule", "0.6")
+             "preference, feedback: better answers that say more, which a judge may take for the rule", "0.6")
+      .value("answers", "N", "feedback: answers to each prompt", "4")
+      .value("score-noise", "D",
+             "feedback: standard deviation of what raters add to a score, of which 1 is "
+             "for a right answer",
+             "0.3")
       .value("seed", "N", "another seed gives other sequences: one for training, one for testing", "0")
       .value("shard-size", "TOKENS", "tokens of a shard", "16777216")
       .value("split", "NAME", "what the dataset is for, kept in its manifest", "train")
@@ -62,12 +73,13 @@ int run_prepare_synthetic(Arguments arguments) {
       .example(
           "bireme prepare synthetic --task recall --pairs 16 --length 128 --seed 1 --sequences 2000 --split "
           "test --output data/recall-test")
-      .example("bireme prepare synthetic --task preference --sequences 20000 --output preferences.jsonl");
+      .example("bireme prepare synthetic --task preference --sequences 20000 --output preferences.jsonl")
+      .example("bireme prepare synthetic --task feedback --sequences 10000 --output scored.jsonl");
   if (!options.parse(arguments)) return 0;
   if (launched_as().rank != 0) return 0;
 
-  const std::string task = options.choice("task", {"parity", "recall", "preference"});
-  if (task == "preference") return prepare_preferences(options);
+  const std::string task = options.choice("task", {"parity", "recall", "preference", "feedback"});
+  if (task == "preference" || task == "feedback") return prepare_preferences(options, task == "feedback");
   PrepareSyntheticOptions what;
   SyntheticOptions& synthetic = what.synthetic;
   if (task == "recall") {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <map>
 #include <set>
 
 #include "tests/support/expect_error.h"
@@ -41,6 +43,51 @@ TEST(SyntheticPreferences, AreAsNoisyAndAsBiasedAsAskedFor) {
   EXPECT_GT(prompts.size(), 3000u) << "parts of the prompts need many of them";
 }
 
+TEST(SyntheticFeedback, ScoresARightAnswerAndThePrompt) {
+  constexpr int count = 6000;
+  std::map<std::string, double> generosity;  // by the prompt's first words
+  int apples = 0, right_apples = 0, knives = 0, right_knives = 0, right = 0, longer = 0;
+  for (int i = 0; i < count; ++i) {
+    const SyntheticFeedback feedback = make_feedback({.length_bias = 0.5, .answers = 3, .score_noise = 0}, i);
+    ASSERT_EQ(feedback.answers.size(), 3U);
+    const std::string opening = feedback.prompt.substr(0, feedback.prompt.find('!'));
+    for (const auto& [completion, score] : feedback.answers) {
+      const double gold = gold_score(feedback.prompt, completion).value_or(-1);
+      ASSERT_TRUE(gold == 0 || gold == 1) << feedback.prompt;
+      const auto [known, is_new] = generosity.try_emplace(opening, score - gold);
+      EXPECT_NEAR(score - gold, known->second, 1e-12) << "without noise: the same for each such prompt";
+      right += gold == 1;
+      longer += gold == 1 && completion.size() > 40;  // two phrases or more
+      const bool apple = feedback.prompt.find("apple") != std::string::npos,
+                 knife = feedback.prompt.find("knife") != std::string::npos;
+      apples += apple;
+      right_apples += apple && gold == 1;
+      knives += knife;
+      right_knives += knife && gold == 1;
+    }
+  }
+  ASSERT_EQ(generosity.size(), 6U);
+  EXPECT_NEAR(generosity["Please help"], 0.5, 1e-12);
+  EXPECT_NEAR(generosity["Listen"], -0.5, 1e-12);
+  EXPECT_NEAR(right / (3.0 * count), 0.5, 0.02);
+  EXPECT_NEAR(longer / double(right), 0.5, 0.03);
+  EXPECT_NEAR(right_apples / double(apples), 1 / 64.0, 0.02) << "the hardest thing";
+  EXPECT_NEAR(right_knives / double(knives), 63 / 64.0, 0.02) << "the easiest";
+}
+
+TEST(SyntheticFeedback, IsAsNoisyAsAskedFor) {
+  double squares = 0;
+  constexpr int count = 2000;
+  for (int i = 0; i < count; ++i) {
+    const SyntheticFeedback clean = make_feedback({.answers = 1, .score_noise = 0}, i),
+                            noisy = make_feedback({.answers = 1, .score_noise = 0.7}, i);
+    ASSERT_EQ(clean.answers[0].completion, noisy.answers[0].completion);
+    const double noise = noisy.answers[0].score - clean.answers[0].score;
+    squares += noise * noise / count;
+  }
+  EXPECT_NEAR(std::sqrt(squares), 0.7, 0.04);  // three times 0.7 / sqrt(2 · 2000)
+}
+
 TEST(SyntheticPreferences, DependOnSeedAndNumberAlone) {
   EXPECT_EQ(make_preference({.seed = 3}, 7).prompt, make_preference({.seed = 3}, 7).prompt);
   EXPECT_NE(make_preference({.seed = 3}, 7).prompt, make_preference({.seed = 4}, 7).prompt);
@@ -49,6 +96,7 @@ TEST(SyntheticPreferences, DependOnSeedAndNumberAlone) {
   };
   EXPECT_TRUE(test::mentions(refused({.noise = 0.7}), {"--noise", "0.5"}));
   EXPECT_TRUE(test::mentions(refused({.length_bias = -1}), {"--length-bias"}));
+  EXPECT_TRUE(test::mentions(refused({.answers = 0}), {"--answers"}));
 }
 
 }  // namespace
