@@ -13,14 +13,38 @@
 
 namespace bireme {
 
+namespace {
+
+/// The records that a likelihood imitates, where these are not all of them.
+std::shared_ptr<const std::vector<std::int64_t>> imitated_records(const Configuration& configuration,
+                                                                  const AnswerDataset& dataset) {
+  const auto& o = configuration.objective;
+  if (o.type != "sft" || o.nll_answers == "all") return nullptr;
+  if (dataset.kind() != AnswerKind::feedback)
+    throw Error(
+        ErrorKind::usage,
+        fmt::format("the dataset holds {}, which are not liked or disliked one by one",
+                    to_string(dataset.kind())),
+        configuration.data.path,
+        "make single answers with `bireme prepare feedback`, or set objective.nll_answers to \"all\"");
+  auto liked = std::make_shared<std::vector<std::int64_t>>();
+  for (std::int64_t i = 0; i < dataset.size(); ++i)
+    if (dataset.label(i)) liked->push_back(i);
+  return liked;
+}
+
+}  // namespace
+
 std::unique_ptr<AnswerTrainingData> AnswerTrainingData::open(const Configuration& configuration,
                                                              std::initializer_list<AnswerKind> accepted) {
   const auto& d = configuration.data;
   AnswerDataset dataset = AnswerDataset::open(d.path, accepted);
-  const Sampler sampler({.records = dataset.size(),
+  const auto only = imitated_records(configuration, dataset);
+  const Sampler sampler({.records = only ? std::ssize(*only) : dataset.size(),
                          .batch_size = d.batch_size,
                          .seed = static_cast<std::uint64_t>(configuration.run.seed),
-                         .shuffled = d.order == "shuffled"});
+                         .shuffled = d.order == "shuffled",
+                         .only = only});
   const std::int64_t steps = configuration.run.epochs > 0
                                  ? configuration.run.epochs * sampler.iterations_per_epoch()
                                  : std::max<std::int64_t>(1, configuration.run.steps);

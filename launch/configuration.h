@@ -61,7 +61,7 @@ struct Configuration {
     double z_loss = 0, l2_wrap = 0;
     double beta = 0.1, gamma = 1, label_smoothing = 0, lambda = 0.1, log_prob_ceiling = -1e-6;
     bool length_normalise = false, share_prompts = true;
-    std::string nll_scope = "completion", nll_reduction = "token";
+    std::string nll_answers = "all", nll_scope = "completion", nll_reduction = "token";
     std::string kl_pairing = "previous_other_prompt";
     double desirable_weight = 1, undesirable_weight = 1;
     double tau = 1;

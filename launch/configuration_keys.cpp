@@ -268,6 +268,11 @@ std::vector<Key> make_table() {
        "stays "
        "finite.",
        language, alignment},
+      {"objective.nll_answers", objective<&Objective::nll_answers>, one_of({"all", "liked"}), mathematics, "",
+       "Which answers of a feedback dataset are imitated: all, or those with a like or a score above the "
+       "mean "
+       "(sft).",
+       language, alignment},
       {"objective.nll_scope", objective<&Objective::nll_scope>, one_of({"completion", "sequence"}),
        mathematics, "", "Tokens that likelihood imitates: the answer's, or the prompt's as well (sft, orpo).",
        language, alignment},

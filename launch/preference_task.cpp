@@ -63,7 +63,8 @@ PreferenceTask::PreferenceTask(const Configuration& configuration, const Context
 void PreferenceTask::open_data() {
   const auto& o = configuration_.objective;
   if (o.type == "sft") {
-    data_ = AnswerTrainingData::open(configuration_, {AnswerKind::sft, AnswerKind::pairs});
+    data_ =
+        AnswerTrainingData::open(configuration_, {AnswerKind::sft, AnswerKind::pairs, AnswerKind::feedback});
   } else {
     data_ = AnswerTrainingData::open(
         configuration_, {reads_pairs(configuration_) ? AnswerKind::pairs : AnswerKind::feedback});

@@ -4,6 +4,7 @@
 
 #include <cassert>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -50,10 +51,12 @@ class Permutation {
 };
 
 struct SamplerOptions {
-  std::int64_t records = 0;     ///< in the dataset
+  std::int64_t records = 0;     ///< in the dataset, or of it
   std::int64_t batch_size = 0;  ///< records of one optimiser step over all ranks
   std::uint64_t seed = 0;
   bool shuffled = true;  ///< false: records in their order, the same in every epoch
+  /// The records that take part, as many as `records`; null: all of the dataset.
+  std::shared_ptr<const std::vector<std::int64_t>> only = nullptr;
 };
 
 /// Which records make up which batch. Position p of epoch e is one record, whatever the number of ranks;
@@ -76,7 +79,8 @@ class Sampler {
   std::int64_t batch_size() const { return options_.batch_size; }
 
   std::int64_t record(std::uint64_t epoch, std::int64_t position) const {
-    return options_.shuffled ? Permutation(options_.records, options_.seed, epoch)(position) : position;
+    if (options_.shuffled) position = Permutation(options_.records, options_.seed, epoch)(position);
+    return options_.only ? (*options_.only)[static_cast<std::size_t>(position)] : position;
   }
 
   struct Share {

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <mutex>
+#include <set>
 
 #include "core/data/answer_writer.h"
 #include "core/tensor/random.h"
@@ -120,6 +121,8 @@ const std::string kPreamble = "objective.type = ";
 INSTANTIATE_TEST_SUITE_P(
     Aims, PreferenceTaskTraining,
     testing::Values(Aim{"sft", "llama", kPreamble + "\"sft\"", AnswerKind::sft},
+                    Aim{"sft_liked", "rwkv", kPreamble + "\"sft\"\nobjective.nll_answers = \"liked\"",
+                        AnswerKind::feedback},
                     Aim{"orpo", "llama", kPreamble + "\"orpo\""},
                     Aim{"orpo_by_record", "rwkv",
                         kPreamble + "\"orpo\"\nobjective.nll_reduction = \"sequence\""},
@@ -223,6 +226,34 @@ TEST(PreferenceTask, RefusesDataThatDoesNotFit) {
                        {"prepare pairs"}));
   EXPECT_TRUE(mentions(refusal("objective.type = \"dro\"", folder.path() / "flat", ErrorKind::data),
                        {"all scores are equal"}));
+}
+
+TEST(PreferenceTask, ImitatesLikedAnswersAlone) {
+  const TemporaryFolder folder;
+  write_answers(folder.path() / "feedback", AnswerKind::feedback);
+  write_answers(folder.path() / "pairs", AnswerKind::pairs);
+  Configuration c = parse_configuration(
+      "model.type = \"llama\"\nobjective.type = \"sft\"\nobjective.nll_answers = \"liked\"", "test");
+  c.data.path = (folder.path() / "feedback").string();
+  c.data.batch_size = kBatch;
+  const auto records_of = [&] {
+    const auto data = AnswerTrainingData::open(c, {AnswerKind::feedback});
+    std::multiset<std::int64_t> records;
+    for (std::int64_t step = 0; step < data->sampler.iterations_per_epoch(); ++step)
+      for (const std::int64_t record : data->sampler.share(step, 0, 1).records) {
+        if (c.objective.nll_answers == "liked") EXPECT_TRUE(data->dataset.label(record)) << record;
+        records.insert(record);
+      }
+    return records;
+  };
+  const std::multiset<std::int64_t> liked = records_of();
+  EXPECT_EQ(liked.size(), 8U) << "two batches of the ten with a like";
+  EXPECT_EQ(std::set(liked.begin(), liked.end()).size(), 8U);
+  c.objective.nll_answers = "all";
+  EXPECT_EQ(records_of().size(), 20U);
+  EXPECT_TRUE(mentions(refusal("objective.type = \"sft\"\nobjective.nll_answers = \"liked\"",
+                               folder.path() / "pairs", ErrorKind::usage),
+                       {"pairs", "prepare feedback", "objective.nll_answers"}));
 }
 
 TEST(PreferenceTask, ContradictionsAreNamed) {
