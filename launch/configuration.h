@@ -73,7 +73,7 @@ struct Configuration {
     std::string reward_normalise = "standard";
     double reward_scale = 1, reward_clip = 0;
     std::string reference;
-    std::int64_t diagnostics_every = 100, variance_every = 0;
+    std::int64_t diagnostics_every = 100, variance_every = 0, variance_answers = 256;
   } objective;
 
   struct Optimizer {

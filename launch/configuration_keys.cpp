@@ -330,6 +330,10 @@ std::vector<Key> make_table() {
        "Steps between two measurements of the policy gradient's variance with and without the value function "
        "(dro); 0 makes none.",
        language, alignment},
+      {"objective.variance_answers", objective<&Objective::variance_answers>, between(2, 1 << 20), execution,
+       "answers",
+       "Answers of the steps to come that each of these measurements takes, one backward pass each.",
+       language, alignment},
 
       {"optimizer.learning_rate", optimizer<&Optimizer::learning_rate>, at_least(0), mathematics, "",
        "Learning rate after warm-up, for the batch size as it is (no scaling rule is applied)."},

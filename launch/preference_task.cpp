@@ -113,8 +113,9 @@ void PreferenceTask::make_objective() {
                                        .recompute = configuration_.precision.recompute,
                                        .imitates_by_record = o.nll_reduction == "sequence",
                                        .diagnostics_every = o.diagnostics_every,
-                                       .variance_every = o.type == "dro" ? o.variance_every : 0,
+                                       .variance_every = o.type == "dro" && data_ ? o.variance_every : 0,
                                        .value_warmup_steps = o.value_warmup_steps};
+  if (data_) options.answers_after = [this](std::int64_t step) { return answers_after(step); };
   if (has_value_function(configuration_)) {
     using Kind = ValueFunction::Kind;
     networks.value = std::make_unique<ValueFunction>(
@@ -207,6 +208,24 @@ void PreferenceTask::describe(PlacedAnswer& answer, std::size_t which) const {
   answer.reward *= o.reward_scale;
 }
 
+AnswerRows PreferenceTask::rows_of_steps(std::int64_t first, std::size_t wanted) const {
+  const Communicator& data = context_.mesh->data();
+  std::vector<AnswerRecord> records;
+  for (std::int64_t step = first; records.size() < wanted; ++step)
+    for (const std::int64_t number : data_->sampler.share(step, data.rank(), data.size()).records)
+      if (records.size() < wanted) records.push_back(data_->dataset.read(number));
+  AnswerRows rows = pack_answers(records, {}, context_.backend->memory());
+  const auto each = static_cast<std::size_t>(data_->dataset.manifest().answers());
+  for (std::size_t i = 0; i < rows.answers.size(); ++i) describe(rows.answers[i], i % each);
+  return rows;
+}
+
+AnswerRows PreferenceTask::answers_after(std::int64_t step) const {
+  const std::int64_t ranks = context_.mesh->data().size();
+  const std::int64_t each = (configuration_.objective.variance_answers + ranks - 1) / ranks;
+  return rows_of_steps(step + 1, static_cast<std::size_t>(each));
+}
+
 AnswerLoaderOptions PreferenceTask::loader_options(std::int64_t step) const {
   const Communicator& data = context_.mesh->data();
   AnswerLoaderOptions options{.packing = packing_options(configuration_),
@@ -265,13 +284,8 @@ void PreferenceTask::check_start() {
   if (references_.empty()) return;
   // While the policy still is the reference, both give the same sums: what differs is a wrong template, type
   // or cache.
-  const Communicator& data = context_.mesh->data();
-  std::vector<AnswerRecord> records;
-  for (const std::int64_t number : data_->sampler.share(0, data.rank(), data.size()).records)
-    if (records.size() < 8) records.push_back(data_->dataset.read(number));
-  AnswerRows rows = pack_answers(records, {}, context_.backend->memory());
+  const AnswerRows rows = rows_of_steps(0, 8);
   const auto each = static_cast<std::size_t>(data_->dataset.manifest().answers());
-  for (std::size_t i = 0; i < rows.answers.size(); ++i) describe(rows.answers[i], i % each);
   double largest = 0;
   for (const Answer& answer : score_answers(*context_.backend, model_->model(), rows, context_.type))
     largest = std::max(largest, std::fabs(answer.log_ratio()) / answer.tokens);

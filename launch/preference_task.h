@@ -52,6 +52,11 @@ class PreferenceTask final : public TrainingTask {
   /// when something asks for it.
   const LanguageModel& reference();
   void describe(PlacedAnswer& answer, std::size_t which) const;
+  /// The rows of this rank's first records of a step and those that follow it.
+  AnswerRows rows_of_steps(std::int64_t first, std::size_t wanted) const;
+  /// What the variance of the policy's gradient is measured on: what the value function has not seen yet in
+  /// this epoch.
+  AnswerRows answers_after(std::int64_t step) const;
   AnswerLoaderOptions loader_options(std::int64_t step) const;
   /// Prints what a wrong template, type or cache would show in, before the first step.
   void check_start();

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "objectives/preference/gradient_variance.h"
+#include "objectives/policy_variance.h"
 
 namespace bireme {
 
@@ -48,35 +48,6 @@ Var known_loss(Tape& tape, double loss, const Var& scores, const Tensor& dscores
                        into.give(scores, dscores);
                        if (values.wants_gradient()) into.give(values, dvalues);
                      });
-}
-
-/// One answer with its prompt, as a pass of its own.
-AnswerRows single_answer(const AnswerRows& rows, std::size_t answer) {
-  AnswerRows one;
-  one.answers = {rows.answers[answer]};
-  const Branching* document = nullptr;
-  for (const Branching& candidate : rows.documents)
-    if (candidate.begin == one.answers.front().prompt_begin) document = &candidate;
-  const std::shared_ptr<Memory> host = make_host_memory();
-  Memory& memory = *host;
-  const std::int64_t first = document->begin, count = document->rows();
-  one.tokens = Tensor(memory, {1, count}, DType::i32);
-  std::copy_n(rows.tokens.data<std::int32_t>() + first, count, one.tokens.data<std::int32_t>());
-  one.documents = {{.begin = 0, .trunk = document->trunk, .branches = document->branches}};
-  std::vector<std::int32_t> places, targets;
-  for (std::size_t i = 0; i < rows.scored.size(); ++i) {
-    if (rows.scored[i].answer != static_cast<std::int32_t>(answer) || !rows.scored[i].counts) continue;
-    places.push_back(static_cast<std::int32_t>(rows.rows.data<std::int32_t>()[i] - first));
-    targets.push_back(rows.targets.data<std::int32_t>()[i]);
-    one.scored.push_back({.answer = 0});
-  }
-  one.rows = Tensor(memory, {std::ssize(places)}, DType::i32);
-  one.targets = Tensor(memory, {std::ssize(places)}, DType::i32);
-  std::ranges::copy(places, one.rows.data<std::int32_t>());
-  std::ranges::copy(targets, one.targets.data<std::int32_t>());
-  one.places = one.rows;
-  one.answers.front().prompt_begin = 0;
-  return one;
 }
 
 Tensor zeros(Memory& memory, std::int64_t count) {
@@ -238,10 +209,7 @@ Var PreferenceObjective::compute(Tape& tape, const Batch& any_batch) {
   }
   if (measures_share()) add_shares(tape.backend(), hidden.value(), rows, dscores, imitation);
   is_first_part_ = false;
-  if (options_.variance_every > 0) {
-    backend_ = &tape.backend();
-    last_rows_ = rows;
-  }
+  backend_ = &tape.backend();
   if (!networks_.value) return known_loss(tape, loss, scores, dscores, {}, {});
   dvalues_ = zeros(memory, values_.values.value().elements());
   for (std::size_t i = 0; i < answers.size(); ++i)
@@ -329,53 +297,11 @@ void PreferenceObjective::measure_share() {
 }
 
 void PreferenceObjective::after_step() {
-  if (options_.variance_every > 0 && step_number_ % options_.variance_every == 0) measure_variance();
-}
-
-void PreferenceObjective::measure_variance() {
-  constexpr std::size_t kAnswers = 32;  // over all ranks
-  const std::size_t wanted = kAnswers / static_cast<std::size_t>(std::min(32, mesh_.data().size()));
-  std::vector<AnswerRows> each;
-  for (std::size_t i = 0; i < std::min(wanted, last_rows_.answers.size()); ++i)
-    each.push_back(single_answer(last_rows_, i));
-  std::vector<std::vector<double>> weightings(3);
-  double sum = 0, count = 0;
-  const auto target = [&](const Answer& y) { return y.value + loss_->value_residual(y); };  // r - τρ
-  for (const AnswerRows& rows : each) {
-    Answer answer = score_answers(*backend_, model_, rows, options_.type).front();
-    if (networks_.value) {
-      Tape tape(*backend_, Tape::Mode::inference);
-      const Tensor everywhere;
-      const LanguageForward how{.type = options_.type};
-      const Var hidden = model_.hidden(tape, {rows.tokens, everywhere, rows.documents, rows.needed}, how);
-      const ValueFunction::Values values = networks_.value->values(tape, rows, hidden, how);
-      answer.value = values.values.value().data<double>()[values.of_answer.front()];
-    }
-    weightings[0].push_back(loss_->value_residual(answer));
-    weightings[1].push_back(target(answer));
-    sum += target(answer);
-    count += 1;
-  }
-  const double mean = mesh_.data().all_reduce_value(sum, Reduce::sum) /
-                      std::max(1.0, mesh_.data().all_reduce_value(count, Reduce::sum));
-  for (const double u : weightings[1]) weightings[2].push_back(u - mean);
-  const GradientVariance found =
-      measure_gradient_variance(parameters(), mesh_, weightings, [&](std::size_t i) {
-        const AnswerRows& rows = each[i];
-        Tape tape(*backend_);
-        const Tensor everywhere;
-        const Var hidden = model_.hidden(tape, {rows.tokens, everywhere, rows.documents, rows.needed},
-                                         {.type = options_.type});
-        const Var scores = model_.head().scores(tape, hidden, rows.places, rows.targets);
-        const Tensor ones = zeros(backend_->memory(), std::ssize(rows.scored));
-        fill(ones, 1);
-        tape.backward(scores, &parameters(), {}, ones);
-      });
-  variance_ = {{"policy_variance", found.trace},
-               {"policy_variance_without_value", found.others[0].variance},
-               {"policy_mean_distance_without_value", found.others[0].distance},
-               {"policy_variance_with_constant", found.others[1].variance},
-               {"policy_mean_distance_with_constant", found.others[1].distance}};
+  const bool is_due = options_.variance_every > 0 && step_number_ % options_.variance_every == 0;
+  // While the value function learns alone, there is no gradient of the policy.
+  if (is_due && networks_.value && step_number_ >= options_.value_warmup_steps)
+    variance_ = measure_policy_variance(*backend_, mesh_, model_, *loss_, *networks_.value,
+                                        options_.answers_after(step_number_), options_.type);
 }
 
 Terms PreferenceObjective::terms() const {

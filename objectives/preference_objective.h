@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -28,9 +29,11 @@ class PreferenceObjective final : public Objective {
     bool recompute = false;
     /// Likelihood as a mean over records of means over tokens, not over all tokens of the step.
     bool imitates_by_record = false;
-    double companion_rate = 1;            ///< learning rate of a separate value function, in policy's
-    std::int64_t diagnostics_every = 0;   ///< steps; 0: what costs a pass of its own is not measured
-    std::int64_t variance_every = 0;      ///< the same for the variance of the policy gradient
+    double companion_rate = 1;           ///< learning rate of a separate value function, in policy's
+    std::int64_t diagnostics_every = 0;  ///< steps; 0: what costs a pass of its own is not measured
+    std::int64_t variance_every = 0;     ///< the same for the variance of the policy gradient
+    /// What that is measured on: this rank's share of some answers of the steps after one.
+    std::function<AnswerRows(std::int64_t step)> answers_after = {};
     std::int64_t value_warmup_steps = 0;  ///< steps in which the value function learns alone
   };
   /// Beside the model itself.
@@ -73,7 +76,6 @@ class PreferenceObjective final : public Objective {
                   const std::vector<double>& imitation);
   /// ‖gradient of the preference‖ / ‖gradient of the likelihood‖, of the whole step. Collective.
   void measure_share();
-  void measure_variance();
 
   Options options_;
   const Mesh& mesh_;
@@ -88,9 +90,7 @@ class PreferenceObjective final : public Objective {
   Tensor shares_;                 // [2, of the output matrix]: gradients of likelihood and preference
   double preference_share_ = -1;  // not measured yet
   Terms variance_;
-  // What a measurement after the step needs of it.
-  const Backend* backend_ = nullptr;
-  AnswerRows last_rows_;
+  const Backend* backend_ = nullptr;  // of the step, for a measurement after it
   // The value function's own pass of the micro-batch, and what flows back into it.
   std::unique_ptr<Tape> value_tape_;
   ValueFunction::Values values_;

@@ -42,15 +42,17 @@ GradientVariance measure_gradient_variance(ParameterSet& parameters, const Mesh&
   const FlatNorm norm(parameters, mesh.tensor());
   const Tensor sums(*make_host_memory(), {static_cast<std::int64_t>(kinds), size}, DType::f32);
   fill(sums, 0);
-  std::vector<double> squares(kinds);
+  // A parameter that these passes do not reach, such as a value head among the policy's, would keep the
+  // gradient of the step.
+  fill(parameters.flat_gradients(), 0);
+  std::vector<double> squared_lengths;
   for (std::size_t i = 0; i < answers; ++i) {
     parameters.begin_gradients();
     backward(i);
     const float* gradient = parameters.flat_gradients().data<float>();
-    const double length = norm.squared([&](std::int64_t at) { return double{gradient[at]}; });
+    squared_lengths.push_back(norm.squared([&](std::int64_t at) { return double{gradient[at]}; }));
     for (std::size_t k = 0; k < kinds; ++k) {
       const double a = weightings[k][i];
-      squares[k] += a * a * length;
       float* sum = sums.data<float>() + static_cast<std::int64_t>(k) * size;
       for (std::int64_t at = 0; at < size; ++at) sum[at] += static_cast<float>(a) * gradient[at];
     }
@@ -58,18 +60,32 @@ GradientVariance measure_gradient_variance(ParameterSet& parameters, const Mesh&
   Communicator& data = mesh.data();
   data.all_reduce(sums, Reduce::sum).wait();
   const double count = data.all_reduce_value(static_cast<double>(answers), Reduce::sum);
+  const auto mean_over_answers = [&](const auto& of) {
+    double sum = 0;
+    for (std::size_t i = 0; i < answers; ++i) sum += of(i);
+    return data.all_reduce_value(sum, Reduce::sum) / count;
+  };
+  const auto square = [&](std::size_t k, std::size_t i) {
+    return weightings[k][i] * weightings[k][i] * squared_lengths[i];
+  };
   const auto mean = [&](std::size_t k) { return sums.data<float>() + static_cast<std::int64_t>(k) * size; };
   std::vector<double> traces, lengths;
   for (std::size_t k = 0; k < kinds; ++k) {
-    squares[k] = data.all_reduce_value(squares[k], Reduce::sum) / count;
     lengths.push_back(norm.squared([&](std::int64_t at) { return mean(k)[at] / count; }));
-    traces.push_back(squares[k] - lengths.back());
+    traces.push_back(mean_over_answers([&](std::size_t i) { return square(k, i); }) - lengths.back());
   }
   GradientVariance found{.trace = traces[0], .others = {}};
   for (std::size_t k = 1; k < kinds; ++k) {
     const double apart =
         norm.squared([&](std::int64_t at) { return (double{mean(k)[at]} - mean(0)[at]) / count; });
-    found.others.push_back({.variance = traces[k] / std::max(traces[0], 1e-300),
+    const double ratio = traces[k] / std::max(traces[0], 1e-300);
+    // A ratio of means: to first order it varies as the mean of what each answer adds beyond the ratio.
+    const auto beyond = [&](std::size_t i) { return square(k, i) - ratio * square(0, i); };
+    const double middle = mean_over_answers(beyond);
+    const double spread =
+        mean_over_answers([&](std::size_t i) { return (beyond(i) - middle) * (beyond(i) - middle); });
+    found.others.push_back({.variance = ratio,
+                            .error = std::sqrt(spread / count) / std::max(traces[0], 1e-300),
                             .distance = std::sqrt(apart / std::max(lengths[0], 1e-300))});
   }
   return found;

@@ -16,6 +16,8 @@ struct GradientVariance {
   double trace = 0;  ///< tr Cov of the first weighting
   struct Against {
     double variance = 0;  ///< of another, in that of the first
+    /// Standard error of that ratio over draws of the answers, the means taken as known.
+    double error = 0;
     double distance = 0;  ///< ‖mean - mean of the first‖ / ‖mean of the first‖
   };
   std::vector<Against> others;

@@ -56,6 +56,30 @@ TEST_F(SyntheticCommands, PreferencesOfAKnownRuleAreJudgedExactly) {
   EXPECT_TRUE(mentions(other.errors, {"gold rule", "prepare synthetic --task preference"}));
 }
 
+TEST_F(SyntheticCommands, ScoredAnswersAreImitatedAndLearntFromByTheirScores) {
+  const std::string file = path("scored.jsonl"), set = path("scored");
+  ASSERT_EQ(run_program("prepare synthetic --task feedback --sequences 60 --answers 2 --output " + file).code,
+            0);
+  const Outcome prepared = run_program("prepare feedback --input " + file +
+                                       " --tokenizer byte --part train --json --output " + set);
+  ASSERT_EQ(prepared.code, 0) << prepared.errors;
+  EXPECT_GT(json_of(prepared)["score_deviation"], 0.5);
+  const std::string common =
+      " --data.path " + set + " --data.batch_size 8 --run.steps 4 --run.log_every 1 --run.threads 1" +
+      " --schedule.warmup_steps 0 --run.evaluate_every 2 --evaluation.gold_rule true" +
+      " --evaluation.max_tokens 8 --evaluation.prompt_limit 4 --evaluation.prompts " + file;
+  const Outcome imitated =
+      run_program("train --model.type rwkv --model.embed_dim 16 --model.depth 1" + common +
+                  " --objective.type sft --objective.nll_answers liked" + " --run " + path("sft"));
+  ASSERT_EQ(imitated.code, 0) << imitated.errors;
+  const Outcome learnt = run_program("train --model.type rwkv --model.init " + path("sft") + common +
+                                     " --objective.type dro --objective.variance_every 2" +
+                                     " --objective.variance_answers 8 --run " + path("dro"));
+  ASSERT_EQ(learnt.code, 0) << learnt.errors;
+  for (const char* const metric : {"gold_score", "policy_variance_without_value", "value_explained_ahead"})
+    EXPECT_NE(folder_.read("dro/metrics.jsonl").find(metric), std::string::npos) << metric;
+}
+
 TEST_F(SyntheticCommands, MakeADatasetThatTrainingAndEvaluationTakeAsItIs) {
   const Outcome prepared = prepare("--task parity --sequences 300 --length 12 --shard-size 1000 --json");
   ASSERT_EQ(prepared.code, 0) << prepared.errors;

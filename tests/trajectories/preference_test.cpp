@@ -203,6 +203,25 @@ TEST_P(PreferenceTaskTraining, MeasuresTheShareOfTheOddsRatioOverTheWholeStep) {
         << layout.ranks << " ranks, tensor " << layout.tensor << ", " << layout.accumulate << " parts";
 }
 
+TEST_P(PreferenceTaskTraining, MeasuresTheVarianceOfTheGradientOverAllRanks) {
+  const std::string& name = GetParam().name;
+  if (name != "dro" && name != "dro_rwkv") GTEST_SKIP() << "it has no value function, or not yet";
+  for (const std::string term :
+       {"policy_variance_without_value", "policy_variance_without_value_error", "value_explained_ahead"}) {
+    const auto measured = [&](const Layout& layout) {
+      Configuration c = configuration_of(layout);
+      c.objective.variance_every = 1;
+      c.objective.variance_answers = 8;  // of the next two steps
+      return term_of_first_step(c, layout.ranks, term);
+    };
+    const double alone = measured({1, 1});
+    EXPECT_NE(alone, -1) << term;
+    for (const Layout& layout : {Layout{1, 1, 2}, Layout{2, 1}, Layout{2, 2}, Layout{4, 2}})
+      EXPECT_NEAR(measured(layout), alone, 1e-4 * std::abs(alone) + 1e-6)
+          << term << " on " << layout.ranks << " ranks, tensor " << layout.tensor;
+  }
+}
+
 std::string refusal(const std::string& settings, const std::filesystem::path& data, ErrorKind kind) {
   return error_of(kind, [&] {
     Configuration c = parse_configuration("model.type = \"llama\"\n" + settings, "test");
