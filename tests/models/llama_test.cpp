@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "core/cpu/cpu_backend.h"
 #include "models/llama_state.h"
 #include "tests/support/expect.h"
 #include "tests/support/expect_error.h"

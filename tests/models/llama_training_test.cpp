@@ -15,8 +15,9 @@ constexpr double kLearningRate = 1e-2, kDecay = 0.1;
 void decay_norms(ParameterSet& parameters) {
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (parameters[i].decays()) continue;
-    for (float& value : parameters[i].value().values<float>())
-      value *= static_cast<float>(1 - kLearningRate * kDecay);
+    const Tensor decayed = clone(*make_host_memory(), parameters[i].value());
+    for (float& value : decayed.values<float>()) value *= static_cast<float>(1 - kLearningRate * kDecay);
+    copy(decayed, parameters[i].value());
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/cpu/cpu_backend.h"
 #include "core/io/safetensors_writer.h"
 #include "models/published/llama.h"
 #include "tests/support/expect.h"

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "core/cpu/cpu_backend.h"
 #include "core/io/safetensors_writer.h"
 #include "models/published/xlstm.h"
 #include "tests/support/expect.h"

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/cpu/cpu_backend.h"
 #include "models/mlstm_block.h"
 #include "models/slstm_block.h"
 #include "tests/support/expect.h"

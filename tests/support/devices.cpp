@@ -39,4 +39,6 @@ std::unique_ptr<Backend> make_test_backend() {
   return has_gpu() ? cuda::make_backend({.managed = true}) : make_cpu_backend(make_host_memory());
 }
 
+const char* test_device() { return has_gpu() ? "cuda" : "cpu"; }
+
 }  // namespace bireme::test

@@ -27,6 +27,9 @@ std::unique_ptr<Backend> make_test_backend(const TestDevice& device);
 /// On the GPU in programs that are linked to the harness, else on the CPU: for models and objectives.
 std::unique_ptr<Backend> make_test_backend();
 
+/// What run.device says where trainings are to compute as make_test_backend() does.
+const char* test_device();
+
 /// A test of ops, run once on every device: INSTANTIATE_TEST_SUITE_P(Devices, MyTest, on_every_device(),
 /// device_name).
 class DeviceTest : public ::testing::TestWithParam<TestDevice> {

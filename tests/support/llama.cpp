@@ -31,7 +31,7 @@ LlamaFixture::LlamaFixture(const Golden& golden, DType run_type, Communicator* t
     : single(tensor == nullptr ? make_single_process() : nullptr),
       model(std::make_unique<Llama>(golden_llama_options(golden), tensor == nullptr ? *single : *tensor)),
       type(run_type) {
-  model->build(*memory,
+  model->build(backend->memory(),
                {.master = type == DType::f64 ? DType::f64 : DType::f32, .bf16_copy = type == DType::bf16});
   for_golden_tensors(
       golden, "weights", *this, false,

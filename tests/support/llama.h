@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "core/cpu/cpu_backend.h"
 #include "models/llama.h"
+#include "tests/support/devices.h"
 #include "tests/support/golden.h"
 
 namespace bireme::test {
@@ -24,7 +24,7 @@ struct LlamaFixture {
   Tensor next(const Tensor& labels) const;
 
   std::shared_ptr<Memory> memory = make_host_memory();
-  std::unique_ptr<Backend> backend = make_cpu_backend(memory);
+  std::unique_ptr<Backend> backend = make_test_backend();
   std::unique_ptr<Communicator> single;
   std::unique_ptr<Llama> model;
   DType type;

@@ -28,7 +28,7 @@ Tensor next_tokens(Memory& memory, const Tensor& tokens, const Tensor& starts) {
 
 RwkvFixture::RwkvFixture(const RwkvOptions& options, DType master, Communicator* tensor)
     : model(options, tensor != nullptr ? *tensor : *single) {
-  model.build(*memory, {.master = master, .gradients = true, .bf16_copy = master == DType::f32});
+  model.build(backend->memory(), {.master = master, .gradients = true, .bf16_copy = master == DType::f32});
   model.parameters().initialize(1);
 }
 

@@ -3,9 +3,9 @@
 #include <memory>
 #include <string>
 
-#include "core/cpu/cpu_backend.h"
 #include "distributed/communicator.h"
 #include "models/rwkv.h"
+#include "tests/support/devices.h"
 #include "tests/support/expect.h"
 #include "tests/support/golden.h"
 #include "tests/support/vision.h"
@@ -33,7 +33,7 @@ struct RwkvFixture {
                bool recompute = false);
 
   std::shared_ptr<Memory> memory = make_host_memory();
-  std::unique_ptr<Backend> backend = make_cpu_backend(memory);
+  std::unique_ptr<Backend> backend = make_test_backend();
   std::unique_ptr<Communicator> single = make_single_process();
   Rwkv model;
 };

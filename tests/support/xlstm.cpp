@@ -59,7 +59,7 @@ void load_golden_xlstm(const Golden& golden, ParameterSet& parameters) {
 
 XlstmFixture::XlstmFixture(const XlstmOptions& options, DType run_type, Communicator* tensor)
     : type(run_type), model(options, tensor != nullptr ? *tensor : *single) {
-  model.build(*memory,
+  model.build(backend->memory(),
               {.master = type == DType::f64 ? DType::f64 : DType::f32, .bf16_copy = type == DType::bf16});
   model.parameters().initialize(1);
   model.parameters().refresh_bf16();

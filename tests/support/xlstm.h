@@ -3,8 +3,8 @@
 #include <memory>
 #include <string>
 
-#include "core/cpu/cpu_backend.h"
 #include "models/xlstm.h"
+#include "tests/support/devices.h"
 #include "tests/support/golden.h"
 
 namespace bireme::test {
@@ -30,7 +30,7 @@ struct XlstmFixture {
   Tensor logits(const Tensor& tokens, const Tensor& starts = {}) const;
 
   std::shared_ptr<Memory> memory = make_host_memory();
-  std::unique_ptr<Backend> backend = make_cpu_backend(memory);
+  std::unique_ptr<Backend> backend = make_test_backend();
   std::unique_ptr<Communicator> single = make_single_process();
   DType type;
   Xlstm model;

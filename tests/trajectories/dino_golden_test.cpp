@@ -4,6 +4,7 @@
 
 #include "launch/dino_task.h"
 #include "launch/trainer.h"
+#include "tests/support/devices.h"
 #include "tests/support/expect.h"
 #include "tests/support/golden.h"
 #include "tests/support/ranks.h"
@@ -37,6 +38,7 @@ Configuration golden_configuration(int tensor_degree, int zero) {
   c.parallel.tensor = tensor_degree;
   c.parallel.zero = zero;
   c.parallel.bucket_bytes = 4096;  // several buckets
+  c.run.device = test_device();
   c.run.threads = 1;
   c.run.steps = kSteps;
   c.run.timeout_seconds = 0;

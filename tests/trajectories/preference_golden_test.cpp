@@ -13,6 +13,7 @@
 #include "objectives/preference/simpo.h"
 #include "objectives/preference_objective.h"
 #include "tests/support/answers.h"
+#include "tests/support/devices.h"
 #include "tests/support/expect.h"
 #include "tests/support/llama.h"
 #include "tests/support/ranks.h"
@@ -61,6 +62,7 @@ Configuration configuration_of(const Golden& golden, int tensor_degree, int zero
   c.parallel.tensor = tensor_degree;
   c.parallel.zero = zero;
   c.parallel.bucket_bytes = 4096;
+  c.run.device = test_device();
   c.run.threads = 1;
   c.run.timeout_seconds = 0;
   return c;
@@ -164,7 +166,7 @@ void follow(Communicator& world, const Recipe& recipe, int tensor_degree, int ze
   Trainer trainer(configuration, context, objective, 5);
   for (std::int64_t step = 0; step < 5; ++step) {
     const StepReport report = trainer.step(step, [&]() -> Batch {
-      return golden_batch(golden, step, recipe, context.mesh->data(), context.backend->memory());
+      return golden_batch(golden, step, recipe, context.mesh->data(), *make_host_memory());
     });
     const std::string path = "steps/" + std::to_string(step);
     const auto number = [&](const std::string& name) {
