@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
 
 #include "launch/answer_training.h"
 #include "launch/training_task.h"
@@ -26,6 +28,10 @@ class PreferenceEvaluation {
   /// Before the first measurement. The reference is asked for where the run's folder has no answers of it
   /// yet.
   void begin(const std::filesystem::path& run, const std::function<const LanguageModel&()>& reference);
+  /// The hash of the reference's folder where it is known already; on rank 0, before begin().
+  std::optional<std::string> reference_hash() const {
+    return win_rate_ ? std::optional(win_rate_->reference_identity()) : std::nullopt;
+  }
   /// Collective. What it finds of single pairs and prompts goes into the details.
   TrainingEvaluation measure();
 

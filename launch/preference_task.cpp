@@ -180,8 +180,13 @@ void PreferenceTask::enter(const std::filesystem::path& run) {
 
 void PreferenceTask::read_references(const std::filesystem::path& folder, bool borrows) {
   Communicator& world = context_.mesh->world();
-  // One rank reads the weights for the hash; that is slower than the disk.
-  const std::string hash = world.broadcast_text(world.rank() == 0 ? hash_of_model(folder) : "", 0);
+  // One rank reads the weights for the hash, once: that is slower than the disk.
+  std::string hash;
+  if (world.rank() == 0) {
+    const auto known = evaluation_ ? evaluation_->reference_hash() : std::nullopt;
+    hash = known ? *known : hash_of_model(folder);
+  }
+  hash = world.broadcast_text(hash, 0);
   const auto score = [&](std::span<const AnswerRecord> records) {
     return score_answers(*context_.backend, reference(), records, {.type = context_.type});
   };

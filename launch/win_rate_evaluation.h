@@ -36,6 +36,8 @@ class WinRateEvaluation {
   /// settings, `reference` writes them. Collective.
   void begin(const std::filesystem::path& run, const std::function<const LanguageModel&()>& reference);
   bool has_begun() const { return !reference_answers_.empty(); }
+  /// Which model the reference is: the hash of its folder where it has one. Before begin() on rank 0 alone.
+  const std::string& reference_identity() const { return reference_identity_; }
 
   struct Found {
     /// Where there are judges, of the judged win rate; where the rule is known, of the gold one.

@@ -1,6 +1,7 @@
 #include "objectives/preference_objective.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 
 #include "objectives/policy_variance.h"
@@ -219,6 +220,7 @@ Var PreferenceObjective::compute(Tape& tape, const Batch& any_batch) {
 }
 
 void PreferenceObjective::backward_companion(const Tape::Ready& ready) {
+  assert(companion_);
   value_tape_->backward(values_.values, &companion_->parameters, ready, dvalues_);
   value_tape_.reset();
   values_ = {};
