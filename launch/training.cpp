@@ -210,7 +210,7 @@ int train(const TrainRequest& request, Communicator& world) {
   if (request.configuration.data.path.empty())
     throw Error(ErrorKind::usage, "no training data is given", "data.path",
                 "make a dataset with `bireme prepare` and pass --data.path DATASET");
-  open_log({.rank = world.rank()});  // until the run's folder stands
+  open_log({.folder = {}, .rank = world.rank()});  // until the run's folder stands
   return Training(request, world).run();
 }
 

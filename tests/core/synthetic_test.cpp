@@ -59,7 +59,9 @@ TEST(Recall, AsksForEachKeyOnceAndKnowsItsValue) {
     }
     std::set<std::int32_t> asked;
     for (std::size_t t = 0; t < 40; ++t) {
-      if (t % 2 == 1 || t >= 10) ASSERT_TRUE(tokens[t] < 20 && (tokens[t] >= 10 || !sequence.targets[t]));
+      if (t % 2 == 1 || t >= 10) {
+        ASSERT_TRUE(tokens[t] < 20 && (tokens[t] >= 10 || !sequence.targets[t]));
+      }
       if (!sequence.targets[t]) continue;
       ASSERT_GT(t, 10U);
       ASSERT_EQ(tokens[t], known.at(tokens[t - 1]));
@@ -70,7 +72,9 @@ TEST(Recall, AsksForEachKeyOnceAndKnowsItsValue) {
     }
     ASSERT_EQ(asked.size(), 5U);
     for (std::size_t t = 10; t < 40; ++t)
-      if (tokens[t] < 10) ASSERT_TRUE(t < 39 && sequence.targets[t + 1]) << "filler is no key";
+      if (tokens[t] < 10) {
+        ASSERT_TRUE(t < 39 && sequence.targets[t + 1]) << "filler is no key";
+      }
   }
   EXPECT_EQ(places.size(), 29U) << "each place but the first behind the pairs";
   EXPECT_EQ(values.size(), 10U);

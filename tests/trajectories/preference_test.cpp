@@ -260,7 +260,9 @@ TEST(PreferenceTask, ImitatesLikedAnswersAlone) {
     std::multiset<std::int64_t> records;
     for (std::int64_t step = 0; step < data->sampler.iterations_per_epoch(); ++step)
       for (const std::int64_t record : data->sampler.share(step, 0, 1).records) {
-        if (c.objective.nll_answers == "liked") EXPECT_TRUE(data->dataset.label(record)) << record;
+        if (c.objective.nll_answers == "liked") {
+          EXPECT_TRUE(data->dataset.label(record)) << record;
+        }
         records.insert(record);
       }
     return records;
