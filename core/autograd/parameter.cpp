@@ -81,14 +81,16 @@ void ParameterSet::build(Memory& memory, const BuildOptions& options) {
 }
 
 void ParameterSet::initialize(std::uint64_t seed) {
+  // Drawn on the host, and in place where it reaches the values.
+  const Tensor drawn = values_.is_on_host() ? values_ : clone(values_.memory().host(), values_);
   for (auto& parameter : parameters_) {
     const Initializer& initial = parameter->options_.initial;
     if (initial.law == Initializer::Law::constant) {
-      fill(parameter->value_, initial.value);
+      fill(drawn.view(parameter->offset_, parameter->shape()), initial.value);
       continue;
     }
     const std::uint64_t name = XXH3_64bits(parameter->name().data(), parameter->name().size());
-    const Tensor& value = parameter->value_;
+    const Tensor value = drawn.view(parameter->offset_, parameter->shape());
     const std::vector<double> whole = whole_values(*parameter, initial, seed, name);
     const std::int64_t count = value.elements();
 #pragma omp parallel for schedule(static)
@@ -103,16 +105,12 @@ void ParameterSet::initialize(std::uint64_t seed) {
       }
     }
   }
+  copy(drawn, values_);
   refresh_bf16();
 }
 
 void ParameterSet::refresh_bf16() {
-  if (!bf16_.defined()) return;
-  const float* from = values_.data<float>();
-  bf16* to = bf16_.data<bf16>();
-  const std::int64_t count = values_.elements();
-#pragma omp parallel for schedule(static)
-  for (std::int64_t i = 0; i < count; ++i) to[i] = to_bf16(from[i]);
+  if (bf16_.defined()) copy(values_, bf16_);
 }
 
 void ParameterSet::copy_from(const ParameterSet& other) {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstring>
 
 #include "core/base/error.h"
 
@@ -23,20 +22,25 @@ AxisRun run_of_block(std::int64_t size, const Partition& partition, int block) {
           .length = each + (part < larger ? 1 : 0)};
 }
 
-/// Calls f(offset in the whole, offset in the part, elements) for every contiguous piece of the part.
-template <class F>
-void for_pieces(const Shape& whole, const Partition& partition, F&& f) {
-  const std::vector<AxisRun> runs = axis_runs(whole, partition);
-  const int axis = std::max(partition.axis, 0);
-  std::int64_t outer = 1, inner = 1, local_size = 0;
-  const std::int64_t size = whole.rank() == 0 ? 1 : whole[axis];
-  for (int i = 0; i < axis; ++i) outer *= whole[i];
-  for (int i = axis + 1; i < whole.rank(); ++i) inner *= whole[i];
-  for (const AxisRun& run : runs) local_size += run.length;
-  for (std::int64_t i = 0; i < outer; ++i)
-    for (const AxisRun& run : runs)
-      f((i * size + run.whole) * inner, (i * local_size + run.local) * inner, run.length * inner);
-}
+/// The whole and its part as matrices with a row for each entry of the dimensions before the split axis.
+struct PartRows {
+  std::vector<AxisRun> runs;
+  std::int64_t inner = 1;  // entries of a row for each of the split axis
+  Tensor whole, local;
+
+  PartRows(const Tensor& whole_tensor, const Tensor& local_tensor, const Partition& partition)
+      : runs(axis_runs(whole_tensor.shape(), partition)) {
+    const Shape& shape = whole_tensor.shape();
+    const int axis = std::max(partition.axis, 0);
+    std::int64_t outer = 1, held = 0;
+    const std::int64_t size = shape.rank() == 0 ? 1 : shape[axis];
+    for (int i = 0; i < axis; ++i) outer *= shape[i];
+    for (int i = axis + 1; i < shape.rank(); ++i) inner *= shape[i];
+    for (const AxisRun& run : runs) held += run.length;
+    whole = whole_tensor.reshape({outer, size * inner});
+    local = local_tensor.reshape({outer, held * inner});
+  }
+};
 
 }  // namespace
 
@@ -85,19 +89,23 @@ Shape local_shape(const Shape& whole, const Partition& partition) {
 }
 
 void copy_part(const Tensor& whole, const Tensor& local, const Partition& partition) {
-  assert(whole.dtype() == local.dtype() && local.shape() == local_shape(whole.shape(), partition));
-  const auto size = static_cast<std::int64_t>(size_of(whole.dtype()));
-  for_pieces(whole.shape(), partition, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
-    std::memcpy(local.raw() + to * size, whole.raw() + from * size, static_cast<std::size_t>(count * size));
-  });
+  assert(local.shape() == local_shape(whole.shape(), partition));
+  const PartRows rows(whole, local, partition);
+  for (const AxisRun& run : rows.runs)
+    copy_columns(rows.whole, rows.local,
+                 {.from_column = run.whole * rows.inner,
+                  .to_column = run.local * rows.inner,
+                  .columns = run.length * rows.inner});
 }
 
 void place_part(const Tensor& local, const Tensor& whole, const Partition& partition) {
-  assert(whole.dtype() == local.dtype() && local.shape() == local_shape(whole.shape(), partition));
-  const auto size = static_cast<std::int64_t>(size_of(whole.dtype()));
-  for_pieces(whole.shape(), partition, [&](std::int64_t to, std::int64_t from, std::int64_t count) {
-    std::memcpy(whole.raw() + to * size, local.raw() + from * size, static_cast<std::size_t>(count * size));
-  });
+  assert(local.shape() == local_shape(whole.shape(), partition));
+  const PartRows rows(whole, local, partition);
+  for (const AxisRun& run : rows.runs)
+    copy_columns(rows.local, rows.whole,
+                 {.from_column = run.local * rows.inner,
+                  .to_column = run.whole * rows.inner,
+                  .columns = run.length * rows.inner});
 }
 
 std::int64_t global_index(std::int64_t local_index, const Shape& whole, const Partition& partition) {

@@ -55,7 +55,7 @@ std::vector<AxisRun> axis_runs(const Shape& whole, const Partition& partition);
 
 /// @throws Error (usage) when the axis does not divide evenly, and is not allowed to be uneven
 Shape local_shape(const Shape& whole, const Partition& partition);
-/// Copies this rank's part out of, or into, the whole tensor. Host tensors of equal type.
+/// Copies this rank's part out of, or into, the whole tensor. Tensors of equal type, of one device.
 void copy_part(const Tensor& whole, const Tensor& local, const Partition& partition);
 void place_part(const Tensor& local, const Tensor& whole, const Partition& partition);
 /// The position in the whole tensor of element `local_index` of the part, so that initial values do not

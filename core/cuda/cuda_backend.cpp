@@ -2,8 +2,6 @@
 
 #include <spdlog/fmt/fmt.h>
 
-#include <cstdlib>
-
 #include "core/base/error.h"
 #include "core/cuda/cuda_kernels.h"
 #include "core/cuda/runtime.h"
@@ -75,11 +73,8 @@ class CudaBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
-  // The host reads managed memory without asking, so kernels have to be done; decided before CUDA starts.
-  if (options.managed) setenv("CUDA_LAUNCH_BLOCKING", "1", 1);  // NOLINT(concurrency-mt-unsafe)
   choose_device(options.local_rank, options.local_size);
-  return std::make_unique<CudaBackend>(std::make_shared<DeviceMemory>(
-      options.managed ? DeviceMemory::Kind::managed : DeviceMemory::Kind::device));
+  return std::make_unique<CudaBackend>(std::make_shared<DeviceMemory>());
 }
 
 }  // namespace bireme::cuda

@@ -8,9 +8,6 @@ namespace bireme::cuda {
 
 struct BackendOptions {
   int local_rank = 0, local_size = 1;  ///< of the ranks on this host: rank i takes GPU i
-  /// Managed memory, which the host reaches as well, with every kernel waited for (CUDA_LAUNCH_BLOCKING): for
-  /// all code that reads tensors where they lie.
-  bool managed = false;
 };
 
 /// The kernels for a GPU, on a stream of their own.

@@ -2,9 +2,6 @@
 
 #include <spdlog/fmt/fmt.h>
 
-#include <algorithm>
-#include <bit>
-#include <cstring>
 #include <utility>
 
 #include "core/base/error.h"
@@ -12,39 +9,8 @@
 
 namespace bireme::cuda {
 
-Staging::~Staging() {
-  for (const Buffer& buffer : buffers_) cudaFreeHost(buffer.data);
-}
-
-Staging::Buffer& Staging::free_buffer(std::size_t bytes) {
-  for (Buffer& buffer : buffers_)
-    if (buffer.bytes >= bytes && cudaEventQuery(buffer.sent.get()) == cudaSuccess) return buffer;
-  cudaGetLastError();  // "not ready" is no failure
-  constexpr std::size_t kSmallest = 64 << 10;
-  const std::size_t size = std::bit_ceil(std::max(bytes, kSmallest));
-  void* data = nullptr;
-  cuda_check(cudaMallocHost(&data, size), "pin memory of the host");
-  buffers_.push_back({.data = static_cast<std::byte*>(data), .bytes = size, .sent = make_event()});
-  return buffers_.back();
-}
-
-void Staging::upload(const void* from, std::byte* to, std::size_t bytes, cudaStream_t stream) {
-  if (bytes == 0) return;
-  Buffer& buffer = free_buffer(bytes);
-  std::memcpy(buffer.data, from, bytes);
-  cuda_check(cudaMemcpyAsync(to, buffer.data, bytes, cudaMemcpyHostToDevice, stream), "copy to the GPU");
-  cuda_check(cudaEventRecord(buffer.sent.get(), stream), "mark the end of a copy");
-}
-
-namespace {
-
-bool is_on_host(const Tensor& tensor) { return tensor.device().type == DeviceType::cpu; }
-
-}  // namespace
-
-DeviceMemory::DeviceMemory(Kind kind) : kind_(kind) {
+DeviceMemory::DeviceMemory() : stream_(make_stream()), staging_(stream_.get()) {
   cuda_check(cudaGetDevice(&index_), "ask for the current GPU");
-  stream_ = make_stream();
 }
 
 DeviceMemory::~DeviceMemory() {
@@ -54,8 +20,7 @@ DeviceMemory::~DeviceMemory() {
 
 std::byte* DeviceMemory::acquire(std::size_t bytes) {
   void* block = nullptr;
-  const cudaError_t status = kind_ == Kind::managed ? cudaMallocManaged(&block, bytes, cudaMemAttachGlobal)
-                                                    : cudaMalloc(&block, bytes);
+  const cudaError_t status = cudaMalloc(&block, bytes);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     // The caller gives back what is cached and asks again, once.
@@ -81,31 +46,11 @@ void DeviceMemory::refuse(std::size_t bytes) const {
 
 Tensor DeviceMemory::upload_bytes(const void* from, std::size_t bytes) {
   Tensor to(*this, {static_cast<std::int64_t>(bytes)}, DType::u8);
-  staging_.upload(from, to.raw(), bytes, stream());
+  staging_.upload(from, to.raw(), bytes);
   return to;
 }
 
-Tensor DeviceMemory::here(const Tensor& tensor) {
-  if (!tensor.defined() || !is_on_host(tensor)) return tensor;
-  Tensor to(*this, tensor.shape(), tensor.dtype());
-  staging_.upload(tensor.raw(), to.raw(), tensor.bytes(), stream());
-  return to;
-}
-
-void DeviceMemory::download(const Tensor& from, void* to) const {
-  cuda_check(cudaMemcpyAsync(to, from.raw(), from.bytes(), cudaMemcpyDeviceToHost, stream()),
-             "copy to the host");
-  synchronize(stream(), "copy to the host");
-}
-
-Tensor DeviceMemory::on_host(const Tensor& tensor) const {
-  if (is_on_host(tensor)) return tensor;
-  Tensor to(*make_host_memory(), tensor.shape(), tensor.dtype());
-  download(tensor, to.raw());
-  return to;
-}
-
-void DeviceMemory::fill(const Tensor& tensor, double value) const {
+void DeviceMemory::fill(const Tensor& tensor, double value) {
   if (tensor.bytes() == 0) return;
   if (value == 0) {
     cuda_check(cudaMemsetAsync(tensor.raw(), 0, tensor.bytes(), stream()), "clear memory");
@@ -114,10 +59,44 @@ void DeviceMemory::fill(const Tensor& tensor, double value) const {
   }
 }
 
-Tensor DeviceMemory::converted(const Tensor& tensor, DType type) {
-  Tensor to(*this, tensor.shape(), type);
-  if (tensor.bytes() > 0) convert_values(tensor, to, stream());
-  return to;
+void DeviceMemory::copy(const Tensor& from, const Tensor& to) {
+  if (from.bytes() == 0) return;
+  const bool converts = from.dtype() != to.dtype();
+  if (from.is_on_host()) {
+    const Tensor same = converts ? convert(*host_, from, to.dtype()) : from;
+    staging_.upload(same.raw(), to.raw(), same.bytes());
+  } else if (to.is_on_host()) {
+    if (converts) return bireme::copy(bireme::on_host(from), to);
+    const Staging::Piece all{.from = from.raw(), .to = to.raw(), .bytes = from.bytes()};
+    staging_.download({&all, 1});
+  } else if (converts) {
+    convert_values(from, to, stream());
+  } else {
+    cuda_check(cudaMemcpyAsync(to.raw(), from.raw(), from.bytes(), cudaMemcpyDeviceToDevice, stream()),
+               "copy on the GPU");
+  }
+}
+
+void DeviceMemory::copy_rows(const RowPieces& pieces) {
+  if (pieces.bytes == 0 || pieces.rows == 0) return;
+  cuda_check(cudaMemcpy2DAsync(pieces.to, pieces.to_stride, pieces.from, pieces.from_stride, pieces.bytes,
+                               static_cast<std::size_t>(pieces.rows), cudaMemcpyDeviceToDevice, stream()),
+             "copy on the GPU");
+}
+
+std::vector<Tensor> DeviceMemory::on_host(std::span<const Tensor> tensors) {
+  std::vector<Tensor> copies;
+  std::vector<Staging::Piece> pieces;
+  for (const Tensor& tensor : tensors) {
+    if (tensor.is_on_host()) {
+      copies.push_back(tensor);
+      continue;
+    }
+    copies.emplace_back(*host_, tensor.shape(), tensor.dtype());
+    pieces.push_back({.from = tensor.raw(), .to = copies.back().raw(), .bytes = tensor.bytes()});
+  }
+  staging_.download(pieces);
+  return copies;
 }
 
 }  // namespace bireme::cuda

@@ -28,6 +28,7 @@ std::int64_t count_imitated(const AnswerLengths& lengths, Imitation imitation);
 
 /// Lays records out as rows of one pass, in their order. Answers get positions 0, 1, …; reference, reward and
 /// label are left to the caller.
+/// @param memory  of the host
 /// @throws Error (data) for an answer of which no token can be scored
 AnswerRows pack_answers(std::span<const AnswerRecord> records, const PackingOptions& options, Memory& memory);
 

@@ -41,9 +41,9 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
 void SafetensorsWriter::write(const Tensor& tensor) {
   assert(next_ < order_.size() && tensor.shape() == order_[next_].shape &&
          tensor.dtype() == order_[next_].type);
-  assert(tensor.device().type == DeviceType::cpu);
   ++next_;
-  file_.write(std::span(tensor.raw(), tensor.bytes()));
+  const Tensor host = on_host(tensor);
+  file_.write(std::span(host.raw(), host.bytes()));
 }
 
 FileRecord SafetensorsWriter::finish() {

@@ -28,7 +28,7 @@ void sum_split_parameters(const Backend& backend, const ParameterSet& parameters
   for (std::size_t i = 0; i < parameters.size(); ++i)
     if (parameters[i].partition().parts > 1 && parameters[i].partition().axis >= 0) split.push_back(i);
   if (!sum || split.empty()) return;
-  const Tensor values(backend.memory(), {static_cast<std::int64_t>(split.size())}, DType::f64);
+  const Tensor values(backend.memory().host(), {static_cast<std::int64_t>(split.size())}, DType::f64);
   for (std::size_t i = 0; i < split.size(); ++i) values.data<double>()[i] = squares[split[i]];
   sum(values);
   for (std::size_t i = 0; i < split.size(); ++i) squares[split[i]] = values.data<double>()[i];

@@ -1,10 +1,8 @@
 #include "core/tensor/memory.h"
 
 #include <spdlog/fmt/fmt.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "core/base/error.h"
 
@@ -18,25 +16,6 @@ std::size_t rounded(std::size_t bytes) {
   while (step * 16 < bytes) step *= 2;
   return std::max<std::size_t>(step, (bytes + step - 1) / step * step);
 }
-
-class HostMemory final : public Memory {
- public:
-  ~HostMemory() override { release_cache(); }
-  Device device() const override { return {}; }
-
- protected:
-  std::byte* acquire(std::size_t bytes) override {
-    // Large blocks start on a huge page: fewer TLB misses in matrix products and passes over activations.
-    const std::size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-    void* block = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-    if (block != nullptr && bytes >= kHugePage) madvise(block, bytes, MADV_HUGEPAGE);
-    return static_cast<std::byte*>(block);
-  }
-  void release(std::byte* block, std::size_t) override { std::free(block); }
-
- private:
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
-};
 
 }  // namespace
 
@@ -92,7 +71,5 @@ void Memory::release_cache() {
   }
   free_.clear();
 }
-
-std::shared_ptr<Memory> make_host_memory() { return std::make_shared<HostMemory>(); }
 
 }  // namespace bireme

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -10,10 +11,21 @@
 
 namespace bireme {
 
+class Tensor;
+
 struct MemoryStatistics {
   std::size_t in_use = 0;    ///< bytes held by live tensors
   std::size_t peak = 0;      ///< largest value of in_use
   std::size_t reserved = 0;  ///< bytes taken from the system, cached blocks included
+};
+
+/// Some bytes of each of many rows that are equally far apart, and where they go.
+struct RowPieces {
+  const std::byte* from = nullptr;
+  std::byte* to = nullptr;
+  std::size_t from_stride = 0, to_stride = 0;  ///< bytes from one row to the next
+  std::size_t bytes = 0;                       ///< of each row
+  std::int64_t rows = 0;
 };
 
 /// Hands out blocks of one device's memory, 64-byte aligned on the host, and keeps freed blocks for the next
@@ -31,6 +43,17 @@ class Memory : public std::enable_shared_from_this<Memory> {
   void release_cache();
 
   virtual Device device() const = 0;
+  /// Memory that the host reads and writes in place, for what it makes and kernels only read: positions,
+  /// drawn numbers, rows of a batch. This one, where it is such.
+  virtual Memory& host() = 0;
+
+  // What the functions of these names in tensor.h do with tensors that lie here, in the order of the device's
+  // work.
+  virtual void fill(const Tensor& tensor, double value) = 0;
+  /// One of the two lies here, the other here or on the host.
+  virtual void copy(const Tensor& from, const Tensor& to) = 0;
+  virtual void copy_rows(const RowPieces& pieces) = 0;  ///< from here to here
+  virtual std::vector<Tensor> on_host(std::span<const Tensor> tensors) = 0;
 
  protected:
   virtual std::byte* acquire(std::size_t bytes) = 0;

@@ -1,7 +1,5 @@
 #include "core/tensor/tensor.h"
 
-#include <cstring>
-
 #include "core/base/error.h"
 
 namespace bireme {
@@ -10,7 +8,7 @@ Tensor::Tensor(Memory& memory, const Shape& shape, DType type)
     : data_(memory.allocate(static_cast<std::size_t>(shape.elements()) * size_of(type))),
       shape_(shape),
       type_(type),
-      device_(memory.device()) {}
+      memory_(&memory) {}
 
 Tensor Tensor::view(std::int64_t offset, const Shape& shape) const {
   assert(offset >= 0 && offset + shape.elements() <= elements());
@@ -35,48 +33,40 @@ Tensor Tensor::reshape(const Shape& shape) const {
   return result;
 }
 
-namespace {
-
-double read_as_double(const Tensor& tensor, std::int64_t i) {
-  switch (tensor.dtype()) {
-    case DType::f32: return tensor.data<float>()[i];
-    case DType::bf16: return to_float(tensor.data<bf16>()[i]);
-    case DType::f64: return tensor.data<double>()[i];
-    case DType::i32: return tensor.data<std::int32_t>()[i];
-    case DType::i64: return static_cast<double>(tensor.data<std::int64_t>()[i]);
-    case DType::u8: return tensor.data<std::uint8_t>()[i];
-  }
-  return 0;
-}
-
-void write_double(const Tensor& tensor, std::int64_t i, double value) {
-  switch (tensor.dtype()) {
-    case DType::f32: tensor.data<float>()[i] = static_cast<float>(value); break;
-    case DType::bf16: tensor.data<bf16>()[i] = to_bf16(static_cast<float>(value)); break;
-    case DType::f64: tensor.data<double>()[i] = value; break;
-    case DType::i32: tensor.data<std::int32_t>()[i] = static_cast<std::int32_t>(value); break;
-    case DType::i64: tensor.data<std::int64_t>()[i] = static_cast<std::int64_t>(value); break;
-    case DType::u8: tensor.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(value); break;
-  }
-}
-
-}  // namespace
-
 void copy(const Tensor& from, const Tensor& to) {
   assert(from.elements() == to.elements());
-  if (from.dtype() == to.dtype()) {
-    std::memcpy(to.raw(), from.raw(), from.bytes());
-    return;
-  }
-  for (std::int64_t i = 0; i < from.elements(); ++i) write_double(to, i, read_as_double(from, i));
+  if (from.raw() == to.raw() && from.dtype() == to.dtype()) return;
+  (from.is_on_host() ? to : from).memory().copy(from, to);
 }
 
-void fill(const Tensor& tensor, double value) {
-  if (value == 0) {
-    std::memset(tensor.raw(), 0, tensor.bytes());
-    return;
-  }
-  for (std::int64_t i = 0; i < tensor.elements(); ++i) write_double(tensor, i, value);
+void fill(const Tensor& tensor, double value) { tensor.memory().fill(tensor, value); }
+
+void copy_columns(const Tensor& from, const Tensor& to, const ColumnPlaces& places) {
+  if (places.columns == 0) return;
+  assert(from.dtype() == to.dtype() && from.device() == to.device() && from.rows() == to.rows());
+  assert(places.from_column + places.columns <= from.channels());
+  assert(places.to_column + places.columns <= to.channels());
+  const auto bytes = [&](std::int64_t columns) {
+    return static_cast<std::size_t>(columns) * size_of(from.dtype());
+  };
+  from.memory().copy_rows({.from = from.raw() + bytes(places.from_column),
+                           .to = to.raw() + bytes(places.to_column),
+                           .from_stride = bytes(from.channels()),
+                           .to_stride = bytes(to.channels()),
+                           .bytes = bytes(places.columns),
+                           .rows = from.rows()});
+}
+
+Tensor on_host(const Tensor& tensor) {
+  return !tensor.defined() || tensor.is_on_host() ? tensor : tensor.memory().on_host({&tensor, 1}).front();
+}
+
+std::vector<Tensor> on_host(std::span<const Tensor> tensors) {
+  return tensors.empty() ? std::vector<Tensor>() : tensors.front().memory().on_host(tensors);
+}
+
+Tensor on_device(Memory& memory, const Tensor& tensor) {
+  return !tensor.defined() || tensor.device() == memory.device() ? tensor : clone(memory, tensor);
 }
 
 Tensor convert(Memory& memory, const Tensor& tensor, DType type) {

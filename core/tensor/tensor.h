@@ -3,6 +3,7 @@
 #include <cassert>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "core/tensor/memory.h"
 #include "core/tensor/types.h"
@@ -21,7 +22,10 @@ class Tensor {
   explicit operator bool() const { return defined(); }
   const Shape& shape() const { return shape_; }
   DType dtype() const { return type_; }
-  Device device() const { return device_; }
+  Device device() const { return defined() ? memory_->device() : Device{}; }
+  /// Where it lies; as long as the tensor lives.
+  Memory& memory() const { return *memory_; }
+  bool is_on_host() const { return device().type == DeviceType::cpu; }
   std::int64_t elements() const { return shape_.elements(); }
   std::size_t bytes() const { return static_cast<std::size_t>(elements()) * size_of(type_); }
   /// The last dimension, C, and the product of all others, R.
@@ -53,14 +57,30 @@ class Tensor {
   std::shared_ptr<std::byte> data_;
   Shape shape_;
   DType type_ = DType::f32;
-  Device device_;
+  Memory* memory_ = nullptr;  // kept alive by the block
 };
 
-/// Copies values, converting between floating-point types where they differ. Host tensors.
+// On a device these are queued behind its other work; the host waits only where values come to it.
+
+/// Copies values, converting between floating-point types where they differ. Either tensor may lie on the
+/// host.
 void copy(const Tensor& from, const Tensor& to);
 void fill(const Tensor& tensor, double value);
 Tensor clone(Memory& memory, const Tensor& tensor);
 Tensor convert(Memory& memory, const Tensor& tensor, DType type);
+/// Of each row, `columns` entries: those from `from_column` on go where those from `to_column` on are. Equal
+/// types, and tensors of one device.
+struct ColumnPlaces {
+  std::int64_t from_column = 0, to_column = 0, columns = 0;
+};
+void copy_columns(const Tensor& from, const Tensor& to, const ColumnPlaces& places);
+
+/// The tensor itself where the host reads it in place, else a copy on the host.
+Tensor on_host(const Tensor& tensor);
+/// The same of several tensors of one device, behind a single wait.
+std::vector<Tensor> on_host(std::span<const Tensor> tensors);
+/// The tensor itself where it lies in memory of that device, else a copy there.
+Tensor on_device(Memory& memory, const Tensor& tensor);
 
 /// @throws Error (data) naming `what` and both shapes when they differ
 void require_shape(const char* what, const Tensor& tensor, const Shape& expected);

@@ -64,7 +64,7 @@ TEST_P(Attention, GivesTheSameBitsOnAnyNumberOfThreads) {
 TEST_P(Attention, StaysFiniteForScoresThatOverflowAnExponential) {
   const Tensor qkv = convert(memory(), random_normal({6, 3 * 8}, {.deviation = 1000, .seed = 5}), DType::f32);
   Tape tape(backend(), Tape::Mode::inference);
-  const Tensor y = attention(tape, Var(qkv), 1, {{1, 6}}).value();
+  const Tensor y = on_host(attention(tape, Var(qkv), 1, {{1, 6}}).value());
   for (const float x : y.values<float>()) EXPECT_TRUE(std::isfinite(x));
 }
 
@@ -72,11 +72,11 @@ TEST_P(Attention, WeightsAreTheSoftmaxThatWeighsTheValues) {
   const int heads = 2;
   const std::int64_t length = 7, dimension = 3;
   const Tensor qkv =
-      convert(memory(), random_normal({2 * length, 3 * heads * dimension}, {.seed = 9}), DType::f32);
-  const Tensor weights = attention_weights(backend(), qkv, heads, {2, length});
+      convert(host(), random_normal({2 * length, 3 * heads * dimension}, {.seed = 9}), DType::f32);
+  const Tensor weights = on_host(attention_weights(backend(), here(qkv), heads, {2, length}));
   Tape tape(backend(), Tape::Mode::inference);
-  const Tensor y = attention(tape, Var(qkv), heads, {{2, length}}).value();
-  Tensor again(memory(), y.shape(), DType::f32);
+  const Tensor y = attention(tape, Var(here(qkv)), heads, {{2, length}}).value();
+  Tensor again(host(), y.shape(), DType::f32);
   for (std::int64_t s = 0; s < 2; ++s)
     for (std::int64_t h = 0; h < heads; ++h)
       for (std::int64_t i = 0; i < length; ++i) {

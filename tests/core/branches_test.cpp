@@ -178,7 +178,7 @@ TEST_P(Branches, EqualSequencesOfTheirOwn) {
     apart.run = [&](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType) {
       std::vector<Var> pieces;
       for (const Path& path : paths(all)) {
-        const Tensor rows(tape.backend().memory(), {std::ssize(path.rows)}, DType::i32);
+        const Tensor rows(tape.backend().memory().host(), {std::ssize(path.rows)}, DType::i32);
         for (std::size_t i = 0; i < path.rows.size(); ++i)
           rows.data<std::int32_t>()[i] = static_cast<std::int32_t>(path.rows[i]);
         std::vector<Var> inputs;

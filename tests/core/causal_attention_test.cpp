@@ -31,12 +31,13 @@ Tensor firsts(Memory& memory, const Layout& s) {
 }
 
 OpCase causal_case(const Layout& s, double deviation = 1) {
-  return {.inputs = {{random_normal({s.sequences * s.length, s.heads.channels()},
-                                    {.deviation = deviation, .seed = 7})}},
-          .parameters = {},
-          .run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet&, DType) -> std::vector<Var> {
-            return {causal_attention(tape, x[0], s.heads, s.length, firsts(tape.backend().memory(), s))};
-          }};
+  return {
+      .inputs = {{random_normal({s.sequences * s.length, s.heads.channels()},
+                                {.deviation = deviation, .seed = 7})}},
+      .parameters = {},
+      .run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet&, DType) -> std::vector<Var> {
+        return {causal_attention(tape, x[0], s.heads, s.length, firsts(tape.backend().memory().host(), s))};
+      }};
 }
 
 /// The definition, row by row, in fp64.
@@ -80,8 +81,8 @@ TEST_P(CausalAttention, FollowsItsDefinitionAcrossTiles) {
     const OpCase op = causal_case(s);
     Tape tape(backend(), Tape::Mode::inference);
     const Tensor y =
-        causal_attention(tape, Var(op.inputs[0].value), s.heads, s.length, firsts(memory(), s)).value();
-    expect_close(y, by_definition(memory(), op.inputs[0].value, s), 1e-13);
+        causal_attention(tape, Var(here(op.inputs[0].value)), s.heads, s.length, firsts(host(), s)).value();
+    expect_close(y, by_definition(host(), op.inputs[0].value, s), 1e-13);
   }
 }
 
@@ -111,9 +112,9 @@ TEST_P(CausalAttention, MatchesTheReference) {
   const auto pack = [&](const std::string& group, std::initializer_list<const char*> names) {
     std::int64_t channels = 0, at = 0;
     for (const char* name : names) channels += golden.tensor(group + name).shape()[1] * 8;
-    const Tensor rows(memory(), {14, channels}, DType::f64);
+    const Tensor rows(host(), {14, channels}, DType::f64);
     for (const char* name : names) {
-      const Tensor x = convert(memory(), golden.tensor(group + name), DType::f64);
+      const Tensor x = convert(host(), golden.tensor(group + name), DType::f64);
       for (std::int64_t i = 0; i < x.elements(); ++i) {
         const std::int64_t j = i % 8, t = i / 8 % 7, h = i / 56 % x.shape()[1], b = i / 56 / x.shape()[1];
         rows.data<double>()[(b * 7 + t) * channels + at + h * 8 + j] = x.data<double>()[i];

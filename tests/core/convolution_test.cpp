@@ -36,11 +36,11 @@ TEST_P(Convolution, GradientsMatchCentralDifferences) {
 TEST_P(Convolution, PatchesHoldTheirPixelsByChannelRowAndColumn) {
   // One picture of 2 channels, 5 × 4, pixel value = 100 · channel + 10 · row + column; patches of 2: the last
   // row is left out.
-  const Tensor picture(memory(), {1, 2, 5, 4}, DType::f32);
+  const Tensor picture(host(), {1, 2, 5, 4}, DType::f32);
   for (std::int64_t i = 0; i < 40; ++i)
     picture.data<float>()[i] = static_cast<float>(i / 20 * 100 + i % 20 / 4 * 10 + i % 4);
   Tape tape(backend(), Tape::Mode::inference);
-  const Tensor y = extract_patches(tape, {Var(picture)}, 2, DType::f32).value();
+  const Tensor y = on_host(extract_patches(tape, {Var(here(picture))}, 2, DType::f32).value());
   EXPECT_EQ(y.shape(), (Shape{4, 8}));
   const float expected[] = {22, 23, 32, 33, 122, 123, 132, 133};  // patch (1, 1)
   for (std::int64_t i = 0; i < 8; ++i) EXPECT_EQ(y.data<float>()[3 * 8 + i], expected[i]) << i;

@@ -33,7 +33,7 @@ TEST_P(GroupNorm, GradientsMatchCentralDifferencesAndTypesAgree) {
 }
 
 TEST_P(GroupNorm, WithOneGroupIsALayerNormAndEachGroupIsNormedAlone) {
-  const Tensor x = random_normal({2, 24}), zero = random_normal({24}, {.deviation = 0}),
+  const Tensor x = here(random_normal({2, 24})), zero = random_normal({24}, {.deviation = 0}),
                gain = random_normal({24}, {.mean = 1});
   ParameterSet p;
   Parameter& g = p.add({.name = "g", .shape = {24}, .initial = {}, .partition = {}});

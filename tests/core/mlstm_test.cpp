@@ -16,7 +16,8 @@ namespace {
 Tensor to_rows(Memory& memory, const Tensor& from, DType type) {
   const Shape& s = from.shape();
   const std::int64_t B = s[0], H = s[1], T = s[2], D = s.rank() == 4 ? s[3] : 1;
-  const Tensor values = convert(memory, from, DType::f64), to(memory, {B * T, H * D}, DType::f64);
+  const Tensor values = convert(memory.host(), from, DType::f64),
+               to(memory.host(), {B * T, H * D}, DType::f64);
   for (std::int64_t b = 0; b < B; ++b)
     for (std::int64_t h = 0; h < H; ++h)
       for (std::int64_t t = 0; t < T; ++t)
@@ -28,25 +29,18 @@ Tensor to_rows(Memory& memory, const Tensor& from, DType type) {
 
 /// ĩ and f̃ side by side: [R, H] and [R, H] to [R, 2·H].
 Tensor beside(Memory& memory, const Tensor& left, const Tensor& right) {
-  const std::int64_t rows = left.rows(), channels = left.channels();
-  const Tensor to(memory, {rows, 2 * channels}, left.dtype());
-  const auto bytes = static_cast<std::size_t>(channels) * size_of(left.dtype());
-  for (std::int64_t r = 0; r < rows; ++r) {
-    std::byte* row = to.raw() + static_cast<std::size_t>(2 * r) * bytes;
-    std::copy_n(left.raw() + static_cast<std::size_t>(r) * bytes, bytes, row);
-    std::copy_n(right.raw() + static_cast<std::size_t>(r) * bytes, bytes, row + bytes);
-  }
+  const std::int64_t channels = left.channels();
+  const Tensor to(memory, {left.rows(), 2 * channels}, left.dtype());
+  copy_columns(left, to, {.columns = channels});
+  copy_columns(right, to, {.to_column = channels, .columns = channels});
   return to;
 }
 
 /// One half of [R, 2·H].
 Tensor half(Memory& memory, const Tensor& from, int which) {
-  const std::int64_t rows = from.rows(), channels = from.channels() / 2;
-  const Tensor to(memory, {rows, channels}, from.dtype());
-  const auto bytes = static_cast<std::size_t>(channels) * size_of(from.dtype());
-  for (std::int64_t r = 0; r < rows; ++r)
-    std::copy_n(from.raw() + static_cast<std::size_t>(2 * r + which) * bytes, bytes,
-                to.raw() + static_cast<std::size_t>(r) * bytes);
+  const std::int64_t channels = from.channels() / 2;
+  const Tensor to(memory, {from.rows(), channels}, from.dtype());
+  copy_columns(from, to, {.from_column = which * channels, .columns = channels});
   return to;
 }
 
@@ -156,7 +150,7 @@ CellInputs random_cell(Memory& m, const CellShape& s, double gate_deviation, boo
       .maximum = random_normal({s.sequences, s.heads}, {.seed = 7}),
       .starts = {}};
   if (with_starts) {
-    in.starts = Tensor(m, {s.sequences, s.time}, DType::u8);
+    in.starts = Tensor(m.host(), {s.sequences, s.time}, DType::u8);
     for (std::int64_t i = 0; i < rows; ++i) in.starts.data<std::uint8_t>()[i] = i % 11 == 3 || i % 29 == 4;
   }
   return in;
@@ -258,6 +252,7 @@ TEST_P(Mlstm, PackedDocumentsGiveWhatTheyGiveAlone) {
   const CellShape s{1, 2, 90, 8, 12, 32};
   CellInputs in = random_cell(memory(), s, 1.5, true);
   Tape tape(backend(), Tape::Mode::inference);
+  for (Tensor* tensor : {&in.q, &in.k, &in.v, &in.gates}) *tensor = here(*tensor);
   const Var q(in.q), k(in.k), v(in.v), gates(in.gates);
   const MlstmOptions options{.sequences = 1, .heads = 2, .chunk = 32};
   const Tensor packed =
@@ -281,19 +276,20 @@ TEST_P(Mlstm, WithoutTheNormalizersGradientOnlyTheDenominatorIsLeftOut) {
   std::vector<Tensor> gradients;
   for (const bool full : {true, false}) {
     Tape tape(backend());
-    const Var q = tape.leaf(in.q), k = tape.leaf(in.k), v = tape.leaf(in.v), gates = tape.leaf(in.gates);
+    const Var q = tape.leaf(here(in.q)), k = tape.leaf(here(in.k)), v = tape.leaf(here(in.v)),
+              gates = tape.leaf(here(in.gates));
     const Var h = mlstm(tape, {.q = q, .k = k, .v = v, .gates = gates}, nullptr, {},
                         {.chunk = 8, .normalizer_gradient = full})
                       .h;
-    const Tensor dh = random_normal(h.shape(), {.seed = 9});
+    const Tensor dh = random_normal(h.shape(), {.seed = 9}), hs = on_host(h.value());
     for (std::int64_t r = 0; r < s.time; ++r) {
       double along = 0, squares = 0;
-      const double* row = h.value().data<double>() + r * s.values;
+      const double* row = hs.data<double>() + r * s.values;
       double* g = dh.data<double>() + r * s.values;
       for (std::int64_t c = 0; c < s.values; ++c) along += g[c] * row[c], squares += row[c] * row[c];
       for (std::int64_t c = 0; c < s.values; ++c) g[c] -= along / squares * row[c];
     }
-    tape.backward(h, nullptr, {}, dh);
+    tape.backward(h, nullptr, {}, here(dh));
     for (const Var& x : {q, k, v, gates}) gradients.push_back(tape.gradient(x));
   }
   for (std::size_t i = 0; i < 4; ++i) expect_close(gradients[i + 4], gradients[i], 1e-9, 1e-12);

@@ -101,13 +101,13 @@ TEST_P(Pointwise, GeluAndItsDerivativeAreExactOverTheWholeRange) {
   for (const auto& [type, tolerance] : {std::pair{DType::f32, 3e-7}, std::pair{DType::f64, 1e-14}}) {
     const Tensor x(memory(), {count}, type), y(memory(), {count}, type), dx(memory(), {count}, type),
         dy(memory(), {count}, type);
-    const Tensor values(memory(), {count}, DType::f64);
+    const Tensor values(host(), {count}, DType::f64);
     std::copy(points.begin(), points.end(), values.data<double>());
     copy(values, x);
     fill(dy, 1);
     backend().pointwise().gelu(GeluForward{.x = x, .y = y});
     backend().pointwise().gelu(GeluBackward{.dy = dy, .x = x, .dx = {dx, false}});
-    const Tensor actual = convert(memory(), y, DType::f64), slope = convert(memory(), dx, DType::f64);
+    const Tensor actual = convert(host(), y, DType::f64), slope = convert(host(), dx, DType::f64);
     for (std::int64_t i = 0; i < count; ++i) {
       const double at = points[static_cast<std::size_t>(i)];
       const double phi = 0.5 * std::erfc(-at / std::sqrt(2.0)),
@@ -125,8 +125,9 @@ TEST_P(Pointwise, NotANumberStaysOne) {
   fill(x, NAN);
   backend().pointwise().gelu(GeluForward{.x = x, .y = y});
   backend().pointwise().add({.from = x, .to = b, .accumulate = false});
-  for (const float v : y.values<float>()) EXPECT_TRUE(std::isnan(v));
-  for (const bf16 v : b.values<bf16>()) EXPECT_TRUE(std::isnan(to_float(v)));
+  const Tensor ys = on_host(y), bs = on_host(b);
+  for (const float v : ys.values<float>()) EXPECT_TRUE(std::isnan(v));
+  for (const bf16 v : bs.values<bf16>()) EXPECT_TRUE(std::isnan(to_float(v)));
 }
 
 TEST_P(Pointwise, Bf16IsRoundedToNearestEvenLikeToBf16) {
@@ -140,18 +141,20 @@ TEST_P(Pointwise, Bf16IsRoundedToNearestEvenLikeToBf16) {
       values.push_back(value);
     }
   const auto count = static_cast<std::int64_t>(values.size());
-  const Tensor from(memory(), {count}, DType::f32), to(memory(), {count}, DType::bf16);
+  const Tensor from(host(), {count}, DType::f32), to(memory(), {count}, DType::bf16);
   std::copy(values.begin(), values.end(), from.data<float>());
-  backend().pointwise().add({.from = from, .to = to, .accumulate = false});
+  backend().pointwise().add({.from = here(from), .to = to, .accumulate = false});
+  const Tensor found = on_host(to);
   for (std::int64_t i = 0; i < count; ++i)
-    ASSERT_EQ(to.data<bf16>()[i].bits, to_bf16(from.data<float>()[i]).bits) << from.data<float>()[i];
+    ASSERT_EQ(found.data<bf16>()[i].bits, to_bf16(from.data<float>()[i]).bits) << from.data<float>()[i];
 }
 
 TEST_P(Pointwise, AddAddsAcrossTypes) {
-  const Tensor from = convert(memory(), random_normal({101}), DType::bf16);
-  const Tensor to = convert(memory(), random_normal({101}, {.seed = 2}), DType::f32),
-               before = clone(memory(), to);
-  backend().pointwise().add({.from = from, .to = to});
+  const Tensor from = convert(host(), random_normal({101}), DType::bf16);
+  const Tensor before = convert(host(), random_normal({101}, {.seed = 2}), DType::f32),
+               sum = clone(memory(), before);
+  backend().pointwise().add({.from = here(from), .to = sum});
+  const Tensor to = on_host(sum);
   for (std::int64_t i = 0; i < 101; ++i)
     ASSERT_EQ(to.data<float>()[i], before.data<float>()[i] + to_float(from.data<bf16>()[i]));
 }

@@ -13,7 +13,7 @@ namespace {
 
 /// [R, a, b, D] to [R, b, a, D]: golden gates have the gate before the head.
 Tensor swap_inner(Memory& memory, const Tensor& from, std::int64_t a, std::int64_t b) {
-  const Tensor values = convert(memory, from, DType::f64), to(memory, from.shape(), DType::f64);
+  const Tensor values = convert(memory.host(), from, DType::f64), to(memory.host(), from.shape(), DType::f64);
   const std::int64_t units = from.channels(), rows = from.elements() / (a * b * units);
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t i = 0; i < a; ++i)
@@ -59,7 +59,7 @@ class Slstm : public DeviceTest {
     expect_close(result.h.value(), golden.tensor("outputs/h").reshape({B * T, H * D}), tolerance, 0, "h");
     const auto last = [&](const char* name) {
       const Tensor all = golden.tensor(std::string("outputs/") + name);
-      const Tensor rows(m, {B, H * D}, all.dtype());
+      const Tensor rows(m.host(), {B, H * D}, all.dtype());
       for (std::int64_t i = 0; i < B; ++i)
         copy(all.reshape({B * T, H * D}).slice((i + 1) * T - 1, (i + 1) * T), rows.slice(i, i + 1));
       return rows;
@@ -73,7 +73,7 @@ class Slstm : public DeviceTest {
     expect_close(tape.gradient(x), dgates, tolerance, 0, "dgates");
     // Head-neutral [H, in, gate, out] to [H, gate, out, in], and [H, gate, unit] to [gate, H, unit].
     const Tensor dr = golden.tensor("grads/R"), db = swap_inner(m, golden.tensor("grads/b"), H, 4);
-    const Tensor vanilla(m, {H, 4 * D, D}, DType::f64);
+    const Tensor vanilla(m.host(), {H, 4 * D, D}, DType::f64);
     for (std::int64_t h = 0; h < H; ++h)
       for (std::int64_t i = 0; i < D; ++i)
         for (std::int64_t o = 0; o < 4 * D; ++o)
@@ -102,7 +102,7 @@ OpCase cell_case(Memory& m, const CellShape& s, bool with_state, bool with_start
   const std::int64_t rows = s.sequences * s.time, channels = s.heads * s.units;
   Tensor starts;
   if (with_starts) {
-    starts = Tensor(m, {s.sequences, s.time}, DType::u8);
+    starts = Tensor(m.host(), {s.sequences, s.time}, DType::u8);
     for (std::int64_t i = 0; i < rows; ++i) starts.data<std::uint8_t>()[i] = i % 5 == 3 || i % 7 == 2;
   }
   OpCase op{.inputs = {{random_normal({rows, 4 * channels}, {.seed = 1}), true}},
@@ -165,10 +165,10 @@ TEST_P(Slstm, MayBeCutAnywhereAndDocumentsGiveWhatTheyGiveAlone) {
   p.build(memory(), {.master = DType::f64});
   p.initialize(3);
   Tape tape(backend(), Tape::Mode::inference);
-  const Tensor gates = random_normal({T, H * 4 * D});
+  const Tensor gates = here(random_normal({T, H * 4 * D}));
   const SlstmOptions options{.sequences = 1, .heads = H};
   const Tensor whole = slstm(tape, Var(gates), r, b, nullptr, {}, options, DType::f64).h.value();
-  const Tensor starts(memory(), {1, T}, DType::u8);
+  const Tensor starts(host(), {1, T}, DType::u8);
   fill(starts, 0);
   starts.data<std::uint8_t>()[7] = 1;
   const Tensor packed = slstm(tape, Var(gates), r, b, nullptr, starts, options, DType::f64).h.value();

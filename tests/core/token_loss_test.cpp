@@ -31,7 +31,7 @@ OpCase loss_case(const Sizes& sizes, double soft_cap = 0, const TokenLossTerms& 
   return {.inputs = {{random_normal({sizes.rows, sizes.channels}, {.seed = 7})}},
           .parameters = {random_normal({sizes.vocabulary, sizes.channels}, {.seed = 8})},
           .run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType) -> std::vector<Var> {
-            const Tensor targets = targets_of(tape.backend().memory(), sizes);
+            const Tensor targets = targets_of(tape.backend().memory().host(), sizes);
             const TokenHead head{.weight = p[0], .soft_cap = soft_cap};
             return {token_loss(tape, x[0], targets, head, terms).loss};
           }};
@@ -71,11 +71,12 @@ TEST_P(TokenLossOp, SlicesMakeUpTheWhole) {
   };
   sliced.run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType) -> std::vector<Var> {
     return {
-        token_loss(tape, x[0], all_targets(tape.backend().memory()), {.weight = p[0]}, {.count = 700}).loss};
+        token_loss(tape, x[0], all_targets(tape.backend().memory().host()), {.weight = p[0]}, {.count = 700})
+            .loss};
   };
   whole.run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType) -> std::vector<Var> {
-    return {
-        cross_entropy(tape, linear(tape, x[0], p[0], nullptr), all_targets(tape.backend().memory()), 700)};
+    return {cross_entropy(tape, linear(tape, x[0], p[0], nullptr),
+                          all_targets(tape.backend().memory().host()), 700)};
   };
   const OpResult a = run_op(backend(), sliced, DType::f64), b = run_op(backend(), whole, DType::f64);
   expect_close(a.outputs[0], b.outputs[0], 1e-13, 0, "loss");
@@ -91,12 +92,13 @@ TEST_P(TokenLossOp, LogProbabilitiesAreThoseOfTheTargets) {
   p.build(memory(), {.master = DType::f64});
   p.initialize(1);
   Tape tape(backend(), Tape::Mode::inference);
-  const Tensor hidden = random_normal({8, 4}), targets = targets_of(memory(), sizes);
-  const Tensor logits = token_logits(backend(), hidden, {.weight = weight});
+  const Tensor hidden = here(random_normal({8, 4})), targets = targets_of(host(), sizes);
+  const Tensor logits = on_host(token_logits(backend(), hidden, {.weight = weight}));
   const double* third = logits.data<double>() + 3 * 12;
   targets.data<std::int32_t>()[3] =
       static_cast<std::int32_t>(std::max_element(third, third + 12) - third);  // one that is right
   const TokenLossResult result = token_loss(tape, Var(hidden), targets, {.weight = weight}, {.count = 2});
+  const Tensor log_probability = on_host(result.log_probability), tops = on_host(result.is_top);
   double loss = 0;
   int top = 0;
   for (std::int64_t r = 0; r < 8; ++r) {
@@ -104,14 +106,15 @@ TEST_P(TokenLossOp, LogProbabilitiesAreThoseOfTheTargets) {
     double total = 0;
     for (std::int64_t v = 0; v < 12; ++v) total += std::exp(logits.data<double>()[r * 12 + v]);
     const double expected = target < 0 ? 0 : logits.data<double>()[r * 12 + target] - std::log(total);
-    EXPECT_NEAR(result.log_probability.data<float>()[r], expected, 1e-6) << r;
+    EXPECT_NEAR(log_probability.data<float>()[r], expected, 1e-6) << r;
     const double* row = logits.data<double>() + r * 12;
     const bool is_top = target >= 0 && row[target] == *std::max_element(row, row + 12);
-    EXPECT_EQ(result.is_top.data<std::uint8_t>()[r], is_top ? 1 : 0) << r;
+    EXPECT_EQ(tops.data<std::uint8_t>()[r], is_top ? 1 : 0) << r;
     top += is_top ? 1 : 0;
     loss -= expected / 2;
   }
-  EXPECT_NEAR(result.loss.value().data<double>()[0], loss, 1e-13);
+  EXPECT_NEAR(on_host(result.loss.value()).data<double>()[0], loss, 1e-13);
+  EXPECT_EQ(on_host(result.top).data<double>()[0], top);
   EXPECT_TRUE(top > 0 && top < 8) << "the case should have both";
 }
 
@@ -123,17 +126,17 @@ TEST_P(TokenLossOp, L2WrapMatchesTheReferenceAndScalesLikeTheLoss) {
     ParameterSet p;  // the unit matrix: logits are what goes in
     Parameter& weight = p.add({.name = "w", .shape = {classes, classes}, .initial = {}, .partition = {}});
     p.build(memory(), {.master = type});
-    for (std::int64_t i = 0; i < classes; ++i) {
-      if (type == DType::f64) weight.value().data<double>()[i * (classes + 1)] = 1;
-      if (type == DType::f32) weight.value().data<float>()[i * (classes + 1)] = 1;
-    }
+    const Tensor unit(host(), {classes, classes}, DType::f64);
+    fill(unit, 0);
+    for (std::int64_t i = 0; i < classes; ++i) unit.data<double>()[i * (classes + 1)] = 1;
+    copy(unit, weight.value());
     p.begin_gradients();
     Tape tape(backend());
     const Var x = tape.leaf(convert(memory(), logits.reshape({rows, classes}), type));
     const Var value = token_loss(tape, x, targets, {.weight = weight},
                                  {.count = static_cast<double>(rows), .l2_wrap = l2_wrap})
                           .loss;
-    *loss = convert(memory(), value.value(), DType::f64).data<double>()[0];
+    *loss = convert(host(), value.value(), DType::f64).data<double>()[0];
     const Tensor seed = tape.empty({}, type);
     fill(seed, factor);
     tape.backward(value, &p, {}, seed);

@@ -30,7 +30,7 @@ OpCase scores_case(const Sizes& s, double soft_cap = 0) {
   return {.inputs = {{random_normal({s.rows, s.channels}, {.seed = 7})}},
           .parameters = {random_normal({s.vocabulary, s.channels}, {.seed = 8})},
           .run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType) -> std::vector<Var> {
-            Memory& memory = tape.backend().memory();
+            Memory& memory = tape.backend().memory().host();
             const Var rows = gather_rows(tape, x[0], indices(memory, s.items, s.rows, 3));
             const TokenHead head{.weight = p[0], .soft_cap = soft_cap};
             return {token_scores(tape, rows, indices(memory, s.items, s.vocabulary, 5), head)};
@@ -67,7 +67,7 @@ TEST_P(TokenScores, AreTheSameWhenLogitsDoNotFit) {
   const OpResult sliced = run_op(backend(), op, DType::f32);
   OpCase halves = op;
   halves.run = [s](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType) {
-    Memory& memory = tape.backend().memory();
+    Memory& memory = tape.backend().memory().host();
     const Tensor rows = indices(memory, s.items, s.rows, 3),
                  targets = indices(memory, s.items, s.vocabulary, 5);
     std::vector<Var> scores;
@@ -92,7 +92,7 @@ TEST_P(TokenScores, AreTheSameWhenLogitsDoNotFit) {
 TEST_P(TokenScores, GatheringNamesARowThatIsNotThere) {
   Tape tape(backend());
   const Var x = tape.leaf(random_normal({3, 2}));
-  const auto message = error_of(ErrorKind::data, [&] { gather_rows(tape, x, indices(memory(), 2, 5, 4)); });
+  const auto message = error_of(ErrorKind::data, [&] { gather_rows(tape, x, indices(host(), 2, 5, 4)); });
   EXPECT_TRUE(mentions(message, {"row 4"}));
 }
 

@@ -30,7 +30,7 @@ OpCase rotary_case(std::int64_t rows, std::int64_t dimension) {
   return {.inputs = {{random_normal({rows, 3 * dimension}, {.seed = 7})}},
           .parameters = {},
           .run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet&, DType type) -> std::vector<Var> {
-            const Tensor positions = tape.empty({rows}, DType::i32);
+            const Tensor positions(tape.backend().memory().host(), {rows}, DType::i32);
             for (std::int64_t r = 0; r < rows; ++r)
               positions.data<std::int32_t>()[r] = static_cast<std::int32_t>(r * 3 % 11);
             const RotaryTable table(tape.backend().memory(), {}, dimension, 11, table_type(type));
@@ -54,38 +54,33 @@ TEST_P(TransformerOps, GradientsMatchCentralDifferences) {
 }
 
 TEST_P(TransformerOps, SiluGateOfLargeInputsIsFinite) {
-  const Tensor x(memory(), {1, 8}, DType::f32);
+  const Tensor x(host(), {1, 8}, DType::f32);
   const float gates[] = {-1000, -90, 90, 1000};
   for (int i = 0; i < 4; ++i) x.data<float>()[i] = gates[i], x.data<float>()[4 + i] = 1;
   Tape tape(backend());
-  const Var leaf = tape.leaf(x), y = silu_gate(tape, leaf);
-  for (int i = 0; i < 4; ++i) EXPECT_NEAR(y.value().data<float>()[i], gates[i] > 0 ? gates[i] : 0, 1e-36);
+  const Var leaf = tape.leaf(here(x)), y = silu_gate(tape, leaf);
+  const Tensor found = on_host(y.value());
+  for (int i = 0; i < 4; ++i) EXPECT_NEAR(found.data<float>()[i], gates[i] > 0 ? gates[i] : 0, 1e-36);
   const Tensor ones(memory(), {1, 4}, DType::f32);
   fill(ones, 1);
   tape.backward(y, nullptr, {}, ones);
-  for (int i = 0; i < 4; ++i) EXPECT_NEAR(tape.gradient(leaf).data<float>()[i], gates[i] > 0 ? 1 : 0, 1e-36);
+  const Tensor slope = on_host(tape.gradient(leaf));
+  for (int i = 0; i < 4; ++i) EXPECT_NEAR(slope.data<float>()[i], gates[i] > 0 ? 1 : 0, 1e-36);
 }
 
 /// [B, T, a], [B, T, b] → [B·T, a + b]
-Tensor side_by_side(Memory& memory, const Tensor& a, const Tensor& b) {
+Tensor side_by_side(const Tensor& a, const Tensor& b) {
   const std::int64_t rows = a.rows(), first = a.channels(), second = b.channels();
-  const Tensor result(memory, {rows, first + second}, a.dtype());
-  const auto size = static_cast<std::int64_t>(size_of(a.dtype()));
-  for (std::int64_t r = 0; r < rows; ++r) {
-    std::memcpy(result.raw() + r * (first + second) * size, a.raw() + r * first * size,
-                static_cast<std::size_t>(first * size));
-    std::memcpy(result.raw() + (r * (first + second) + first) * size, b.raw() + r * second * size,
-                static_cast<std::size_t>(second * size));
-  }
+  const Tensor result(a.memory(), {rows, first + second}, a.dtype());
+  copy_columns(a, result, {.columns = first});
+  copy_columns(b, result, {.to_column = first, .columns = second});
   return result;
 }
 
 TEST_P(TransformerOps, SiluGateMatchesTheReference) {
   const Golden golden("llama/operators.h5");
-  const Tensor x =
-      side_by_side(memory(), golden.tensor("swiglu/inputs/gate"), golden.tensor("swiglu/inputs/up"));
-  const Tensor dx =
-      side_by_side(memory(), golden.tensor("swiglu/grads/gate"), golden.tensor("swiglu/grads/up"));
+  const Tensor x = side_by_side(golden.tensor("swiglu/inputs/gate"), golden.tensor("swiglu/inputs/up"));
+  const Tensor dx = side_by_side(golden.tensor("swiglu/grads/gate"), golden.tensor("swiglu/grads/up"));
   for (const DType type : {DType::f64, DType::f32}) {
     const double t = type == DType::f64 ? 1e-10 : 1e-5;
     Tape tape(backend());
@@ -113,7 +108,7 @@ Tensor rows_of_heads(Memory& memory, const Tensor& x) {
 TEST_P(TransformerOps, RotationMatchesTheReference) {
   const Golden golden("llama/operators.h5");
   const Tensor positions = golden.tensor("rope/inputs/positions"),
-               rows(memory(), {positions.elements()}, DType::i32);
+               rows(host(), {positions.elements()}, DType::i32);
   for (std::int64_t i = 0; i < rows.elements(); ++i)
     rows.data<std::int32_t>()[i] = static_cast<std::int32_t>(positions.data<std::int64_t>()[i]);
   const std::vector<float> frequencies = rotary_frequencies({}, 8, 0);
@@ -124,14 +119,13 @@ TEST_P(TransformerOps, RotationMatchesTheReference) {
     const RotaryTable table(memory(), {}, 8, 512, type);
     Tape tape(backend());
     const Tensor cotangent =
-        convert(memory(), rows_of_heads(memory(), golden.tensor("rope/inputs/cotangent")), type);
+        convert(memory(), rows_of_heads(host(), golden.tensor("rope/inputs/cotangent")), type);
     const Var leaf =
-        tape.leaf(convert(memory(), rows_of_heads(memory(), golden.tensor("rope/inputs/x")), type));
+        tape.leaf(convert(memory(), rows_of_heads(host(), golden.tensor("rope/inputs/x")), type));
     const Var y = rotate(tape, leaf, table, rows, 4);
-    expect_close(y.value(), rows_of_heads(memory(), golden.tensor("rope/outputs/y")), t, 0, "y");
+    expect_close(y.value(), rows_of_heads(host(), golden.tensor("rope/outputs/y")), t, 0, "y");
     tape.backward(y, nullptr, {}, cotangent);
-    expect_close(tape.gradient(leaf), rows_of_heads(memory(), golden.tensor("rope/grads/x")), t, 0,
-                 "gradient");
+    expect_close(tape.gradient(leaf), rows_of_heads(host(), golden.tensor("rope/grads/x")), t, 0, "gradient");
   }
 }
 

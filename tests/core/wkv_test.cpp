@@ -253,7 +253,7 @@ TEST_P(Wkv, ParallelChunksEqualOnePassEqualsTokenByToken) {
     SCOPED_TRACE(length);
     const Tensor k = random_normal({length, wide}, {.deviation = 3, .seed = 2}),
                  v = random_normal({length, wide}, {.seed = 3});
-    const Tensor narrow_k = narrowed(memory(), k, narrow), narrow_v = narrowed(memory(), v, narrow);
+    const Tensor narrow_k = narrowed(host(), k, narrow), narrow_v = narrowed(host(), v, narrow);
     const Tensor narrow_decay = decay.slice(0, narrow), narrow_first = first.slice(0, narrow);
     const Sequences whole{.count = 1, .length = length}, one{.count = 1, .length = 1};
     for (const DType type : {DType::f64, DType::f32}) {
@@ -262,7 +262,7 @@ TEST_P(Wkv, ParallelChunksEqualOnePassEqualsTokenByToken) {
       const double tolerance = (type == DType::f64 ? 1e-13 : 1e-6) + drift;
       const Run pass = run(whole, k, v, decay, first, {}, type);
       const Run chunks = run(whole, narrow_k, narrow_v, narrow_decay, narrow_first, {}, type);
-      const Tensor expected = narrowed(memory(), convert(memory(), pass.y, DType::f64), narrow);
+      const Tensor expected = narrowed(host(), convert(host(), pass.y, DType::f64), narrow);
       expect_close(chunks.y, expected, tolerance, 0, "chunks");
       if (length > 300) continue;  // token by token takes a call for each
       WkvState state = empty_wkv_state(memory(), 1, narrow, type);

@@ -8,6 +8,7 @@
 
 #include "core/cpu/features.h"
 #include "core/ops/backend.h"
+#include "core/tensor/tensor.h"
 
 namespace bireme::test {
 
@@ -21,8 +22,7 @@ struct TestDevice {
 /// are linked to the harness (tests/cuda_on_cpu) that is the harness.
 std::vector<TestDevice> devices();
 
-/// Kernels of a device whose memory tests may read and write. On a GPU that is managed memory, and each
-/// kernel is waited for.
+/// Kernels of a device. On a GPU tests reach its memory through on_host() and on_device().
 std::unique_ptr<Backend> make_test_backend(const TestDevice& device);
 /// On the GPU in programs that are linked to the harness, else on the CPU: for models and objectives.
 std::unique_ptr<Backend> make_test_backend();
@@ -37,6 +37,10 @@ class DeviceTest : public ::testing::TestWithParam<TestDevice> {
   DeviceTest() : backend_(make_test_backend(GetParam())) {}
   const Backend& backend() const { return *backend_; }
   Memory& memory() const { return backend_->memory(); }
+  /// Memory in which tests write what ops read.
+  Memory& host() const { return memory().host(); }
+  /// A tensor of the host where kernels read it.
+  Tensor here(const Tensor& tensor) const { return on_device(memory(), tensor); }
 
  private:
   std::unique_ptr<Backend> backend_;

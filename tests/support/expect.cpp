@@ -34,7 +34,8 @@ void expect_close(const Tensor& actual, const Tensor& expected, double relative,
 void expect_identical(const Tensor& actual, const Tensor& expected, const std::string& what) {
   ASSERT_EQ(actual.shape(), expected.shape()) << what;
   ASSERT_EQ(actual.dtype(), expected.dtype()) << what;
-  EXPECT_EQ(std::memcmp(actual.raw(), expected.raw(), expected.bytes()), 0) << what << ": bits differ";
+  const Tensor a = on_host(actual), e = on_host(expected);
+  EXPECT_EQ(std::memcmp(a.raw(), e.raw(), e.bytes()), 0) << what << ": bits differ";
 }
 
 }  // namespace bireme::test

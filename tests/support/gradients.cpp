@@ -70,7 +70,7 @@ double weighed(const std::vector<Var>& outputs) {
 /// The same sum as a step on the tape.
 Var weigh(Tape& tape, const std::vector<Var>& outputs) {
   const Tensor sum = tape.empty({}, DType::f64);
-  sum.data<double>()[0] = weighed(outputs);
+  fill(sum, weighed(outputs));
   return tape.record(
       "weigh", {outputs.begin(), outputs.end()}, sum, [outputs, &tape](const Tensor&, Gradients& into) {
         for (std::size_t i = 0; i < outputs.size(); ++i)
@@ -83,19 +83,21 @@ Var weigh(Tape& tape, const std::vector<Var>& outputs) {
 /// without one, kernels take a thousand times longer.
 Tensor central_differences(const Backend& backend, Instance& instance, const Tensor& values,
                            const Tensor& gradient, double step) {
-  const Tensor result = clone(*make_host_memory(), gradient);
+  const Tensor result = clone(*make_host_memory(), gradient), host = on_host(values);
   constexpr std::int64_t kEnough = 13;
   const std::int64_t stride = values.device().type == DeviceType::cpu ? 1 : 1 + values.elements() / kEnough;
   for (std::int64_t i = 0; i < values.elements(); i += stride) {
-    double& x = values.data<double>()[i];
+    double& x = host.data<double>()[i];
     const double before = x;
     double difference = 0;
     for (const double sign : {1.0, -1.0}) {
       x = before + sign * step;
+      copy(host, values);
       Tape tape(backend, Tape::Mode::inference);
       difference += sign * weighed(instance.run(tape));
     }
     x = before;
+    copy(host, values);
     result.data<double>()[i] = difference / (2 * step);
   }
   return result;
@@ -120,16 +122,17 @@ OpResult run_op(const Backend& backend, const OpCase& op, DType type) {
   Tape tape(backend);
   const std::vector<Var> outputs = instance.run(tape);
   OpResult result;
-  for (const Var& output : outputs) result.outputs.push_back(clone(backend.memory(), output.value()));
+  const auto host = make_host_memory();
+  for (const Var& output : outputs) result.outputs.push_back(clone(*host, output.value()));
   instance.parameters().begin_gradients();
   tape.backward(weigh(tape, outputs), &instance.parameters());
   for (const Var& leaf : instance.leaves()) {
     const Tensor gradient = tape.gradient(leaf);
     EXPECT_TRUE(gradient.defined()) << "no gradient reached an input";
-    result.input_gradients.push_back(gradient ? clone(backend.memory(), gradient) : gradient);
+    result.input_gradients.push_back(gradient ? clone(*host, gradient) : gradient);
   }
   for (std::size_t i = 0; i < instance.parameters().size(); ++i)
-    result.parameter_gradients.push_back(clone(backend.memory(), instance.parameters()[i].gradient()));
+    result.parameter_gradients.push_back(clone(*host, instance.parameters()[i].gradient()));
   return result;
 }
 
@@ -150,8 +153,9 @@ void expect_gradients(const Backend& backend, const OpCase& op, const GradientTo
 void expect_agrees_with_double(const Backend& backend, const OpCase& op, DType type, double relative) {
   OpCase rounded = op;
   const DType master = type == DType::f64 ? DType::f64 : DType::f32;
-  const auto round = [&backend](Tensor& tensor, DType to) {
-    tensor = convert(backend.memory(), convert(backend.memory(), tensor, to), DType::f64);
+  const auto host = make_host_memory();
+  const auto round = [&host](Tensor& tensor, DType to) {
+    tensor = convert(*host, convert(*host, tensor, to), DType::f64);
   };
   for (OpInput& input : rounded.inputs) round(input.value, input.is_residual ? master : type);
   for (Tensor& parameter : rounded.parameters) round(parameter, master);

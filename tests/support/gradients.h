@@ -21,6 +21,7 @@ struct OpCase {
   std::function<std::vector<Var>(Tape&, const std::vector<Var>& x, ParameterSet& p, DType type)> run;
 };
 
+/// On the host.
 struct OpResult {
   std::vector<Tensor> outputs, input_gradients, parameter_gradients;
 };

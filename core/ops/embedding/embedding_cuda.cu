@@ -52,8 +52,8 @@ __global__ void __launch_bounds__(kScatterThreads)
 struct SortedTokens {
   std::vector<std::int32_t> tokens, starts, order;
 
-  SortedTokens(const DeviceMemory& memory, const Tensor& given, std::int64_t first, std::int64_t held) {
-    const Tensor all = memory.on_host(given);
+  SortedTokens(const Tensor& given, std::int64_t first, std::int64_t held) {
+    const Tensor all = on_host(given);
     std::vector<std::uint64_t> positions;
     for (std::int64_t r = 0; r < all.elements(); ++r) {
       const std::int64_t row = all.data<std::int32_t>()[r] - first;
@@ -182,7 +182,7 @@ class CudaEmbedding final : public EmbeddingKernels {
   }
   void look_up(const LookUpBackward& a) const override {
     if (!a.dtable.accumulate) memory_.fill(a.dtable.tensor, 0);
-    const SortedTokens sorted(memory_, a.tokens, a.first, a.dtable.tensor.rows());
+    const SortedTokens sorted(a.tokens, a.first, a.dtable.tensor.rows());
     if (sorted.tokens.empty()) return;
     const auto upload = [&](const std::vector<std::int32_t>& v) {
       return memory_.upload(std::span<const std::int32_t>(v));

@@ -137,7 +137,7 @@ class CudaLinear final : public LinearKernels {
   void forward(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& y) const {
     const bool fused = bias.defined() && y.dtype() != DType::f64;
     Tensor rounded_bias = bias;
-    if (fused && bias.dtype() != y.dtype()) rounded_bias = memory_.converted(bias, y.dtype());
+    if (fused && bias.dtype() != y.dtype()) rounded_bias = convert(memory_, bias, y.dtype());
     products_.run({.m = x.rows(),
                    .n = weight.rows(),
                    .k = x.channels(),
@@ -155,7 +155,7 @@ class CudaLinear final : public LinearKernels {
 
   void backward(const Tensor& dy_given, const Tensor& x, const Tensor& weight, const Target& dx,
                 const Target& dweight) const {
-    const Tensor dy = dy_given.dtype() == x.dtype() ? dy_given : memory_.converted(dy_given, x.dtype());
+    const Tensor dy = dy_given.dtype() == x.dtype() ? dy_given : convert(memory_, dy_given, x.dtype());
     const std::int64_t rows = dy.rows(), out = dy.channels(), in = x.channels();
     if (dx) gradient({.m = rows, .n = in, .k = out, .a = dy.raw(), .b = weight.raw()}, x.dtype(), dx);
     if (dweight)

@@ -52,7 +52,8 @@ DinoLoss dino_loss(Tape& tape, const Var& student, const Tensor& teacher, const 
   const DType type = scalar_type(student.dtype());
   const DinoRows rows(tape, student.value().rows(), 2 * images, type);
   const double pairs = (2.0 * options.crops - 2) * static_cast<double>(options.global_images);
-  DinoStatistics statistics{.mean_probability_sum = tape.empty({columns}, type),
+  DinoStatistics statistics{.entropy_sum = tape.empty({}, DType::f64),
+                            .mean_probability_sum = tape.empty({columns}, type),
                             .teacher_logit_sum = tape.empty({columns}, type)};
 
   kernels.dino_maxima({.student = student.value(),
@@ -74,17 +75,16 @@ DinoLoss dino_loss(Tape& tape, const Var& student, const Tensor& teacher, const 
                      .student_temperature = options.student_temperature,
                      .teacher_temperature = options.teacher_temperature});
   if (reduce) reduce(rows.sums, RowReduction::sum);
-  const Tensor loss = tape.empty({}, type), entropy = tape.empty({}, DType::f64);
+  const Tensor loss = tape.empty({}, type);
   kernels.dino_finish({.teacher = teacher,
                        .exponentials = rows.exponentials,
                        .dots = rows.dots,
                        .teacher_exponentials = rows.teacher_exponentials,
                        .teacher_exponents = rows.teacher_exponents,
                        .loss = loss,
-                       .entropy_sum = entropy,
+                       .entropy_sum = statistics.entropy_sum,
                        .mean_probability_sum = statistics.mean_probability_sum,
                        .pairs = pairs});
-  statistics.entropy_sum = entropy.data<double>()[0];
 
   const float temperature = options.student_temperature;
   const Var value = tape.record(

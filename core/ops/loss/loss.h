@@ -19,7 +19,7 @@ struct DinoLossOptions {
 
 /// Sums over this rank's images, to be added over ranks and divided by the counts that the names say.
 struct DinoStatistics {
-  double entropy_sum = 0;       ///< Σ over 2·B rows of H(q)
+  Tensor entropy_sum;           ///< scalar, fp64: Σ over 2·B rows of H(q)
   Tensor mean_probability_sum;  ///< [K]: Σ over 2·B rows of q
   Tensor teacher_logit_sum;     ///< [K]: Σ over 2·B rows of raw teacher logits, for the centre
 };

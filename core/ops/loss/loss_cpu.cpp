@@ -257,6 +257,13 @@ class CpuLoss final : public LossKernels {
   void token_statistics(const TokenStatistics& a) const override {
     dispatch_lane(a.logits.dtype(), [&]<class L>(Type<L>) { HWY_NAMESPACE::token_statistics<L>(a); });
   }
+  void token_rebase(const TokenRebase& a) const override { HWY_NAMESPACE::token_rebase(a); }
+  void token_finish(const TokenFinish& a) const override {
+    dispatch_lane(a.log_probability.dtype(), [&]<class P>(Type<P>) { HWY_NAMESPACE::token_finish<P>(a); });
+  }
+  void token_totals(const TokenTotals& a) const override {
+    dispatch_lane(a.loss.dtype(), [&]<class L>(Type<L>) { HWY_NAMESPACE::token_totals<L>(a); });
+  }
   void token_gradient(const TokenGradient& a) const override {
     dispatch_floats(a.logits.dtype(), a.dlogits.dtype(), [&]<class L, class G>(Type<L>, Type<G>) {
       if constexpr (!std::is_same_v<L, bf16>) HWY_NAMESPACE::token_gradient<L, G>(a);

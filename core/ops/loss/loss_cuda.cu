@@ -8,6 +8,7 @@
 #include "core/ops/loss/dino_loss_cuda.cuh"
 #include "core/ops/loss/loss_kernels.h"
 #include "core/ops/loss/token_loss_cuda.cuh"
+#include "core/ops/loss/token_rows_cuda.cuh"
 
 namespace bireme::cuda {
 
@@ -37,6 +38,13 @@ class CudaLoss final : public LossKernels {
   }
   void token_statistics(const TokenStatistics& a) const override {
     dispatch_lane(a.logits.dtype(), [&]<class L>(Type<L>) { cuda::token_statistics<L>(memory_, a); });
+  }
+  void token_rebase(const TokenRebase& a) const override { cuda::token_rebase(memory_, a); }
+  void token_finish(const TokenFinish& a) const override {
+    dispatch_lane(a.log_probability.dtype(), [&]<class P>(Type<P>) { cuda::token_finish<P>(memory_, a); });
+  }
+  void token_totals(const TokenTotals& a) const override {
+    dispatch_lane(a.loss.dtype(), [&]<class L>(Type<L>) { cuda::token_totals<L>(memory_, a); });
   }
   void token_gradient(const TokenGradient& a) const override {
     dispatch_floats(a.logits.dtype(), a.dlogits.dtype(), [&]<class L, class G>(Type<L>, Type<G>) {

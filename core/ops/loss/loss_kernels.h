@@ -72,6 +72,34 @@ struct TokenStatistics {
   const Tensor& argmax;                // token of the first of the largest; undefined: not wanted
   const Tensor &sums, &target_logits;  // Σ exp(x - maximum); 0 where the target is not held here
 };
+/// To the largest of all ranks' columns from that of the columns held here: sums ← sums · exp(own - maximum);
+/// argmax ← -argmax where own = maximum, else the lowest number, so that the largest of the ranks is the
+/// first.
+struct TokenRebase {
+  const Tensor &own, &maxima;  // [R] fp64
+  const Tensor& sums;          // [R] fp64
+  const Tensor& argmax;        // [R] fp64, or undefined
+};
+/// Rows over all columns. log_sum = maximum + log(sum); with n = log_sum - target logit:
+///     log_probability = min(0, -n) (rounding can leave the target's logit above the logarithm of the sum
+///     that holds it);  is_top = target logit = maximum;  loss = n + z_loss · log_sum².  All 0 without a
+///     target.
+struct TokenFinish {
+  const Tensor& targets;                        // [R] i32
+  const Tensor &maxima, &sums, &target_logits;  // [R] fp64
+  double z_loss;
+  const Tensor& log_sums;         // [R] fp64
+  const Tensor& log_probability;  // [R] fp32 or fp64
+  Tensor is_top = {};             // [R] u8; undefined, like the next: not wanted
+  Tensor losses = {};             // [R] fp64
+};
+/// loss = Σ losses / count;  top = Σ is_top.
+struct TokenTotals {
+  const Tensor &losses, &is_top;
+  double count;
+  const Tensor& loss;  // scalar, fp32 or fp64
+  const Tensor& top;   // scalar, fp64
+};
 /// dx = (softmax · (1 + 2·z_loss·log_sum) - one_hot(target) + l2_wrap · maximum · one_hot(argmax)) / count,
 /// times the slope of the cap and the row's weight; 0 in rows without a target.
 struct TokenGradient {
@@ -99,6 +127,9 @@ class LossKernels {
   virtual void cross_entropy(const CrossEntropyForward&) const = 0;
   virtual void cross_entropy(const CrossEntropyBackward&) const = 0;
   virtual void token_statistics(const TokenStatistics&) const = 0;
+  virtual void token_rebase(const TokenRebase&) const = 0;
+  virtual void token_finish(const TokenFinish&) const = 0;
+  virtual void token_totals(const TokenTotals&) const = 0;
   virtual void token_gradient(const TokenGradient&) const = 0;
   virtual void soft_cap(const SoftCap&) const = 0;
 };

@@ -21,8 +21,8 @@ class SlicedHead {
              const TokenLossTerms& terms)
       : backend_(backend), hidden_(hidden), targets_(targets), head_(head), terms_(terms) {}
 
-  /// The sum of the losses, not yet divided.
-  double run(const TokenLossResult& result, const UnitGradients& gradients) const {
+  /// Rows of the result, and their losses, not yet divided.
+  void run(const TokenLossResult& result, const Tensor& losses, const UnitGradients& gradients) const {
     const std::int64_t rows = hidden_.rows(), vocabulary = head_.weight.shape().front();
     const std::int64_t step = slice_rows(rows, vocabulary);
     Memory& memory = backend_.memory();
@@ -30,16 +30,14 @@ class SlicedHead {
     // Products take both factors in one type.
     const bool narrows = hidden_.dtype() == DType::bf16 && (gradients.dhidden || gradients.dweight);
     const Tensor dlogits = narrows ? Tensor(memory, {step, vocabulary}, DType::bf16) : logits;
-    double loss = 0;
     for (std::int64_t begin = 0; begin < rows; begin += step) {
       const std::int64_t end = std::min(rows, begin + step);
       const Slice slice{.begin = begin,
                         .end = end,
                         .logits = logits.slice(0, end - begin),
                         .dlogits = dlogits.slice(0, end - begin)};
-      loss += run_slice(slice, result, gradients);
+      run_slice(slice, result, losses, gradients);
     }
-    return loss;
   }
 
  private:
@@ -48,7 +46,8 @@ class SlicedHead {
     Tensor logits, dlogits;
   };
 
-  double run_slice(const Slice& s, const TokenLossResult& result, const UnitGradients& gradients) const {
+  void run_slice(const Slice& s, const TokenLossResult& result, const Tensor& losses,
+                 const UnitGradients& gradients) const {
     const Tensor x = hidden_.slice(s.begin, s.end), targets = targets_.slice(s.begin, s.end);
     const Tensor& weight = head_.weight.as(hidden_.dtype());
     backend_.linear().linear(LinearForward{.x = x, .weight = weight, .bias = {}, .y = s.logits});
@@ -61,7 +60,16 @@ class SlicedHead {
                                       .argmax = rows.argmax,
                                       .sums = rows.sums.slice(0, rows.rows()),
                                       .target_logits = rows.target_logits});
-    rows.combine(head_.reduce);
+    rows.combine(backend_, head_.reduce);
+    backend_.loss().token_finish({.targets = targets,
+                                  .maxima = rows.maxima,
+                                  .sums = rows.sums.slice(0, rows.rows()),
+                                  .target_logits = rows.target_logits,
+                                  .z_loss = terms_.z_loss,
+                                  .log_sums = rows.log_sums,
+                                  .log_probability = result.log_probability.slice(s.begin, s.end),
+                                  .is_top = result.is_top.slice(s.begin, s.end),
+                                  .losses = losses.slice(s.begin, s.end)});
     if (gradients.dhidden || gradients.dweight) {
       backend_.loss().token_gradient({.logits = s.logits,
                                       .targets = targets,
@@ -82,26 +90,6 @@ class SlicedHead {
                                               .dweight = {gradients.dweight, s.begin > 0},
                                               .dbias = {}});
     }
-    return sum_losses(s, targets, rows, result);
-  }
-
-  double sum_losses(const Slice& s, const Tensor& targets, const RowStatistics& rows,
-                    const TokenLossResult& result) const {
-    double loss = 0;
-    for (std::int64_t r = 0; r < rows.rows(); ++r) {
-      float& log_p = result.log_probability.data<float>()[s.begin + r];
-      std::uint8_t& is_top = result.is_top.data<std::uint8_t>()[s.begin + r];
-      log_p = 0;
-      is_top = 0;
-      if (targets.data<std::int32_t>()[r] < 0) continue;
-      const double log_sum = rows.log_sums.data<double>()[r];
-      const double target_logit = rows.target_logits.data<double>()[r];
-      const double negative = log_sum - target_logit;
-      log_p = static_cast<float>(-negative);
-      is_top = target_logit == rows.maxima.data<double>()[r] ? 1 : 0;
-      loss += negative + terms_.z_loss * log_sum * log_sum;
-    }
-    return loss;
   }
 
   const Backend& backend_;
@@ -126,25 +114,27 @@ TokenLossResult token_loss(Tape& tape, const Var& hidden, const Tensor& targets,
     gradients.dhidden = tape.empty(hidden.shape(), hidden.dtype());
   if (tape.recording() && head.weight.trainable()) gradients.dweight = tape.empty(head.weight.shape(), type);
 
-  TokenLossResult result{
-      .loss = {}, .log_probability = tape.empty({rows}, DType::f32), .is_top = tape.empty({rows}, DType::u8)};
-  const Tensor loss = tape.empty({}, type), flat_targets = targets.reshape({rows});
-  const double sum = SlicedHead(backend, hidden.value(), flat_targets, head, terms).run(result, gradients);
-  fill(loss, sum / terms.count);
+  TokenLossResult result{.loss = {},
+                         .top = tape.empty({}, DType::f64),
+                         .log_probability = tape.empty({rows}, DType::f32),
+                         .is_top = tape.empty({rows}, DType::u8)};
+  const Tensor loss = tape.empty({}, type), losses = tape.empty({rows}, DType::f64);
+  const Tensor own_targets = on_device(backend.memory(), targets.reshape({rows}));
+  SlicedHead(backend, hidden.value(), own_targets, head, terms).run(result, losses, gradients);
+  backend.loss().token_totals(
+      {.losses = losses, .is_top = result.is_top, .count = terms.count, .loss = loss, .top = result.top});
   Parameter& weight = head.weight;
-  result.loss =
-      tape.record("token_loss", {hidden, weight}, loss,
-                  [&backend, hidden, &weight, gradients](const Tensor& dloss, Gradients& into) {
-                    const double factor = convert(backend.memory(), dloss, DType::f64).data<double>()[0];
-                    if (gradients.dhidden) {
-                      if (factor != 1)
-                        backend.pointwise().scale(
-                            {.x = gradients.dhidden, .factor = factor, .to = {gradients.dhidden, false}});
-                      into.give(hidden, gradients.dhidden);
-                    }
-                    if (const Target dweight = into[weight])
-                      backend.pointwise().scale({.x = gradients.dweight, .factor = factor, .to = dweight});
-                  });
+  result.loss = tape.record(
+      "token_loss", {hidden, weight}, loss,
+      [&backend, hidden, &weight, gradients](const Tensor& dloss, Gradients& into) {
+        if (gradients.dhidden) {
+          backend.pointwise().scale(
+              {.x = gradients.dhidden, .factor = 1, .to = {gradients.dhidden, false}, .by = dloss});
+          into.give(hidden, gradients.dhidden);
+        }
+        if (const Target dweight = into[weight])
+          backend.pointwise().scale({.x = gradients.dweight, .factor = 1, .to = dweight, .by = dloss});
+      });
   return result;
 }
 

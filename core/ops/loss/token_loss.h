@@ -21,6 +21,7 @@ struct TokenLossTerms {
 
 struct TokenLossResult {
   Var loss;                ///< scalar: Σ over rows with a target of (cross-entropy + z-loss) / count
+  Tensor top;              ///< scalar, fp64: rows whose target no other token is more probable than
   Tensor log_probability;  ///< [R] fp32: of each target, 0 where there is none
   Tensor is_top;           ///< [R] u8: 1 where no logit is larger than the target's
 };

@@ -8,6 +8,7 @@
 #endif
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "core/cpu/parallel.h"
@@ -117,6 +118,39 @@ void token_gradient(const TokenGradient& a) {
                 [&](std::int64_t begin, std::int64_t end) {
                   for (std::int64_t r = begin; r < end; ++r) token_gradient_row<L, G>(a, r);
                 });
+}
+
+inline void token_rebase(const TokenRebase& a) {
+  for (std::int64_t r = 0; r < a.own.elements(); ++r) {
+    const double own = a.own.data<double>()[r], largest = a.maxima.data<double>()[r];
+    a.sums.data<double>()[r] *= std::exp(own - largest);
+    if (!a.argmax) continue;
+    double& position = a.argmax.data<double>()[r];
+    position = own == largest ? -position : std::numeric_limits<double>::lowest();
+  }
+}
+
+/// P: type of the log-probabilities.
+template <class P>
+void token_finish(const TokenFinish& a) {
+  for (std::int64_t r = 0; r < a.maxima.elements(); ++r) {
+    const double largest = a.maxima.data<double>()[r], logit = a.target_logits.data<double>()[r];
+    const double log_sum = largest + std::log(a.sums.data<double>()[r]), negative = log_sum - logit;
+    const bool counts = a.targets.data<std::int32_t>()[r] >= 0;
+    a.log_sums.data<double>()[r] = log_sum;
+    a.log_probability.data<P>()[r] = counts && negative > 0 ? static_cast<P>(-negative) : P{0};
+    if (a.is_top) a.is_top.data<std::uint8_t>()[r] = counts && logit == largest ? 1 : 0;
+    if (a.losses) a.losses.data<double>()[r] = counts ? negative + a.z_loss * log_sum * log_sum : 0;
+  }
+}
+
+template <class L>
+void token_totals(const TokenTotals& a) {
+  double loss = 0, top = 0;
+  for (const double row : a.losses.values<double>()) loss += row;
+  for (const std::uint8_t row : a.is_top.values<std::uint8_t>()) top += row;
+  a.loss.data<L>()[0] = static_cast<L>(loss / a.count);
+  a.top.data<double>()[0] = top;
 }
 
 template <class L>

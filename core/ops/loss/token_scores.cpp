@@ -4,6 +4,7 @@
 
 #include "core/ops/linear/linear_kernels.h"
 #include "core/ops/loss/token_slices.h"
+#include "core/ops/pointwise/pointwise_kernels.h"
 
 namespace bireme {
 
@@ -15,7 +16,7 @@ class SlicedScores {
   SlicedScores(const Backend& backend, const Tensor& hidden, const Tensor& targets, const TokenHead& head)
       : backend_(backend),
         hidden_(hidden),
-        targets_(targets),
+        targets_(on_device(backend.memory(), targets)),
         head_(head),
         vocabulary_(head.weight.shape().front()),
         step_(slice_rows(hidden.rows(), vocabulary_)) {}
@@ -45,21 +46,21 @@ class SlicedScores {
                                         .argmax = statistics.argmax,
                                         .sums = statistics.sums.slice(0, end - begin),
                                         .target_logits = statistics.target_logits});
-      statistics.combine(head_.reduce);
-      for (std::int64_t r = 0; r < end - begin; ++r) {
-        const double log_sum = statistics.log_sums.data<double>()[r];
-        // Rounding can leave the target's logit above the logarithm of the sum that holds it.
-        scores.data<double>()[begin + r] =
-            std::min(0.0, statistics.target_logits.data<double>()[r] - log_sum);
-        if (log_sums_) log_sums_.data<double>()[begin + r] = log_sum;
-      }
+      statistics.combine(backend_, head_.reduce);
+      backend_.loss().token_finish({.targets = targets_.slice(begin, end),
+                                    .maxima = statistics.maxima,
+                                    .sums = statistics.sums.slice(0, end - begin),
+                                    .target_logits = statistics.target_logits,
+                                    .z_loss = 0,
+                                    .log_sums = log_sums_ ? log_sums_.slice(begin, end) : statistics.log_sums,
+                                    .log_probability = scores.slice(begin, end)});
     });
   }
 
   void backward(const Tensor& dscores, const Target& dhidden, const Target& dweight) const {
     if (!dhidden && !dweight) return;
     const Tensor weights(backend_.memory(), {rows()}, DType::f64);  // of -log p
-    for (std::int64_t i = 0; i < rows(); ++i) weights.data<double>()[i] = -dscores.data<double>()[i];
+    backend_.pointwise().scale({.x = dscores, .factor = -1, .to = {weights, false}});
     const Tensor scratch = kept_ ? Tensor() : scratch_logits(type());
     const bool narrows = hidden_.dtype() == DType::bf16;  // products take both factors in one type
     const Tensor narrow = narrows ? scratch_logits(DType::bf16) : Tensor();

@@ -34,7 +34,7 @@ struct RowStatistics {
 
   /// From those of this rank's columns. Sums are of exp(logit - the rank's maximum) before, of exp(logit -
   /// the maximum of all) after.
-  void combine(const ReduceOverColumns& reduce) const;
+  void combine(const Backend& backend, const ReduceOverColumns& reduce) const;
 };
 
 }  // namespace bireme

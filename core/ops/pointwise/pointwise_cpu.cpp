@@ -38,7 +38,11 @@ void scale_elements(const Scale& a) {
   const Lanes<X> d;
   const X* x = a.x.data<X>();
   T* to = a.to.tensor.data<T>();
-  const auto factor = hn::Set(d, static_cast<Lane<X>>(a.factor));
+  const double total = a.factor * (!a.by                        ? 1
+                                   : a.by.dtype() == DType::f64 ? a.by.data<double>()[0]
+                                                                : double{a.by.data<float>()[0]});
+  if (total == 1 && static_cast<const void*>(x) == to && !a.to.accumulate) return;
+  const auto factor = hn::Set(d, static_cast<Lane<X>>(total));
   over_elements(d, a.x.elements(), [&](std::int64_t i, auto part) HWY_ATTR {
     put(d, hn::Mul(factor, load(d, x + i, part)), to + i, a.to.accumulate, part);
   });

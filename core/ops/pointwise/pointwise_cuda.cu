@@ -10,19 +10,22 @@ namespace bireme::cuda {
 
 namespace {
 
-/// to (+)= factor · from
+/// to (+)= factor · by · from
 template <class F, class T>
 struct ScaleOp {
   const F* from;
   T* to;
   Lane<F> factor;
-  bool accumulate;
+  const Lane<F>* by;  // or null
+  bool accumulate, is_in_place;
 
   template <int N>
   __device__ void run(std::int64_t i) const {
+    const Lane<F> total = by != nullptr ? factor * *by : factor;
+    if (total == 1 && is_in_place && !accumulate) return;
     const auto x = load_pack<N>(from + i);
     Pack<Lane<T>, N> y;
-    for (int j = 0; j < N; ++j) y.v[j] = static_cast<Lane<T>>(factor * x.v[j]);
+    for (int j = 0; j < N; ++j) y.v[j] = static_cast<Lane<T>>(total * x.v[j]);
     contribute_pack<N>(to + i, y, accumulate);
   }
 };
@@ -141,7 +144,9 @@ class CudaPointwise final : public PointwiseKernels {
       const F* from = a.x.data<F>();
       T* to = a.to.tensor.data<T>();
       run<kWidth<F, T>>(a.x.elements(), a.x.elements(),
-                        ScaleOp<F, T>{from, to, static_cast<Lane<F>>(a.factor), a.to.accumulate}, from, to);
+                        ScaleOp<F, T>{from, to, static_cast<Lane<F>>(a.factor), data_or_null<Lane<F>>(a.by),
+                                      a.to.accumulate, static_cast<const void*>(from) == to},
+                        from, to);
     });
   }
   void residual_add(const ResidualAddForward& a) const override {

@@ -13,11 +13,12 @@ struct Add {
   bool accumulate = true;
 };
 
-/// to (+)= factor · x; may be x itself.
+/// to (+)= factor · by · x; may be x itself, and is then left alone where the factor is 1.
 struct Scale {
   const Tensor& x;
   double factor;
   Target to;
+  Tensor by = {};  // scalar, fp32 or fp64, or undefined for 1
 };
 
 struct ResidualAddForward {

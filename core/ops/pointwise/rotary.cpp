@@ -79,7 +79,8 @@ std::vector<float> rotary_frequencies(const RotaryOptions& options, std::int64_t
 
 RotaryTable::RotaryTable(Memory& memory, const RotaryOptions& options, std::int64_t dimension,
                          std::int64_t positions, DType type)
-    : cosines(memory, {positions, dimension / 2}, type), sines(memory, {positions, dimension / 2}, type) {
+    : cosines(memory.host(), {positions, dimension / 2}, type),
+      sines(memory.host(), {positions, dimension / 2}, type) {
   const std::vector<float> frequencies = rotary_frequencies(options, dimension, positions);
   const double scale = amplitude(options);
   const auto write = [](const Tensor& tensor, std::int64_t at, double value) {
@@ -99,6 +100,8 @@ RotaryTable::RotaryTable(Memory& memory, const RotaryOptions& options, std::int6
       write(sines, p * (dimension / 2) + j, scale * std::sin(angle));
     }
   }
+  cosines = on_device(memory, cosines);
+  sines = on_device(memory, sines);
 }
 
 }  // namespace bireme

@@ -152,9 +152,8 @@ class CudaUpdate final : public UpdateKernels {
            values.data<float>(), list, count, parts.data<double>());
     launch(memory_.stream(), {{to_unsigned(ceil_div(count, 128))}, {128}}, slice_totals_kernel,
            parts.data<double>(), list, count, cut.pieces, totals.data<double>());
-    std::vector<double> found(kept.size());
-    memory_.download(totals, found.data());
-    for (std::size_t i = 0; i < kept.size(); ++i) result[kept[i]] = found[i];
+    const Tensor found = on_host(totals);
+    for (std::size_t i = 0; i < kept.size(); ++i) result[kept[i]] = found.values<double>()[i];
   }
 
  private:

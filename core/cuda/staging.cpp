@@ -1,0 +1,88 @@
+#include "core/cuda/staging.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <vector>
+
+namespace bireme::cuda {
+
+namespace {
+
+// Copies are cut so that the first piece is on its way while the next is still being staged.
+constexpr std::size_t kLargestPiece = std::size_t{4} << 20, kSmallestBuffer = std::size_t{64} << 10;
+// Of pinned memory, which no other program can have: about the pictures of a step of ViT-S/16 on one GPU.
+constexpr std::size_t kMostPinned = std::size_t{256} << 20;
+// Larger pieces go to the host by themselves: the driver stages them no slower.
+constexpr std::size_t kArrivals = std::size_t{1} << 20;
+
+}  // namespace
+
+Pinned::Pinned(std::size_t bytes) {
+  void* data = nullptr;
+  cuda_check(cudaMallocHost(&data, bytes), "pin memory of the host");
+  data_ = static_cast<std::byte*>(data);
+}
+
+Staging::Buffer& Staging::free_buffer(std::size_t bytes) {
+  const std::size_t size = std::bit_ceil(std::max(bytes, kSmallestBuffer));
+  std::deque<Buffer>& buffers = buffers_[size];
+  const auto oldest_again = [&]() -> Buffer& {
+    buffers.push_back(std::move(buffers.front()));
+    buffers.pop_front();
+    return buffers.back();
+  };
+  if (!buffers.empty()) {
+    if (cudaEventQuery(buffers.front().sent.get()) == cudaSuccess) return oldest_again();
+    cudaGetLastError();  // "not ready" is no failure
+    if (pinned_ + size > kMostPinned) {
+      cuda_check(cudaEventSynchronize(buffers.front().sent.get()), "wait for a copy to the GPU");
+      return oldest_again();
+    }
+  }
+  pinned_ += size;
+  return buffers.emplace_back(Buffer{.memory = Pinned(size), .sent = make_event()});
+}
+
+void Staging::upload(const void* from, std::byte* to, std::size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  for (std::size_t begin = 0; begin < bytes; begin += kLargestPiece) {
+    const std::size_t count = std::min(kLargestPiece, bytes - begin);
+    Buffer& buffer = free_buffer(count);
+    std::memcpy(buffer.memory.data(), static_cast<const std::byte*>(from) + begin, count);
+    cuda_check(cudaMemcpyAsync(to + begin, buffer.memory.data(), count, cudaMemcpyHostToDevice, stream_),
+               "copy to the GPU");
+    cuda_check(cudaEventRecord(buffer.sent.get(), stream_), "mark the end of a copy");
+  }
+}
+
+void Staging::download(std::span<const Piece> pieces) {
+  const std::lock_guard lock(mutex_);
+  if (!arrivals_) arrivals_.emplace(kArrivals);
+  std::vector<std::pair<Piece, const std::byte*>> arriving;  // and where in pinned memory
+  std::size_t used = 0;
+  const auto land = [&] {
+    if (arriving.empty()) return;
+    synchronize(stream_, "copy to the host");
+    for (const auto& [piece, at] : arriving) std::memcpy(piece.to, at, piece.bytes);
+    arriving.clear();
+    used = 0;
+  };
+  for (const Piece& piece : pieces) {
+    if (piece.bytes == 0) continue;
+    const bool is_small = piece.bytes <= kArrivals;
+    if (is_small && used + piece.bytes > kArrivals) land();
+    std::byte* to = is_small ? arrivals_->data() + used : piece.to;
+    cuda_check(cudaMemcpyAsync(to, piece.from, piece.bytes, cudaMemcpyDeviceToHost, stream_),
+               "copy to the host");
+    if (!is_small) {
+      synchronize(stream_, "copy to the host");
+      continue;
+    }
+    arriving.emplace_back(piece, to);
+    used += piece.bytes;
+  }
+  land();
+}
+
+}  // namespace bireme::cuda
