@@ -20,9 +20,10 @@ using nlohmann::json;
 
 namespace {
 
-/// Joins the parts of the tensor group. Collective over the group where the tensor is split.
+/// The whole tensor on the host, joined from the parts of the tensor group. Collective over the group where
+/// it is split.
 Tensor gather_whole(const CheckpointTensor& part, Communicator& group, Memory& memory) {
-  if (part.partition.axis < 0 || part.partition.parts == 1) return part.local;
+  if (part.partition.axis < 0 || part.partition.parts == 1) return on_device(memory, part.local);
   assert(part.partition.parts == group.size());
   const auto partition_of = [&part](int rank) {
     Partition partition = part.partition;

@@ -1,7 +1,5 @@
 #include "distributed/collective_ops.h"
 
-#include <cstring>
-
 #include "core/ops/pointwise/pointwise_kernels.h"
 
 namespace bireme {
@@ -42,22 +40,17 @@ namespace {
 Tensor to_pieces(Memory& memory, const Tensor& x, int ranks) {
   const std::int64_t rows = x.rows(), share = x.channels() / ranks;
   const Tensor pieces(memory, {ranks, rows, share}, x.dtype());
-  const std::size_t bytes = static_cast<std::size_t>(share) * size_of(x.dtype());
   for (std::int64_t p = 0; p < ranks; ++p)
-    for (std::int64_t r = 0; r < rows; ++r)
-      std::memcpy(pieces.raw() + static_cast<std::size_t>(p * rows + r) * bytes,
-                  x.raw() + static_cast<std::size_t>(r * ranks + p) * bytes, bytes);
+    copy_columns(x.reshape({rows, ranks * share}), pieces.slice(p, p + 1),
+                 {.from_column = p * share, .columns = share});
   return pieces;
 }
 
 Tensor from_pieces(Memory& memory, const Tensor& pieces) {
   const std::int64_t ranks = pieces.shape()[0], rows = pieces.shape()[1], share = pieces.shape()[2];
   const Tensor x(memory, {rows, ranks * share}, pieces.dtype());
-  const std::size_t bytes = static_cast<std::size_t>(share) * size_of(x.dtype());
   for (std::int64_t p = 0; p < ranks; ++p)
-    for (std::int64_t r = 0; r < rows; ++r)
-      std::memcpy(x.raw() + static_cast<std::size_t>(r * ranks + p) * bytes,
-                  pieces.raw() + static_cast<std::size_t>(p * rows + r) * bytes, bytes);
+    copy_columns(pieces.slice(p, p + 1), x, {.to_column = p * share, .columns = share});
   return x;
 }
 

@@ -64,7 +64,6 @@ class QueuedCommunicator final : public Communicator {
   std::jthread thread_;        // started by the first task
 };
 
-/// Memory that the host reaches: its own, or the managed memory of a GPU whose kernels are done.
 Elements elements_of(const Tensor& tensor) {
   return {.data = tensor.raw(), .count = tensor.elements(), .type = tensor.dtype()};
 }

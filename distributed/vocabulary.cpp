@@ -75,9 +75,11 @@ TokenLoss VocabularyHead::loss(Tape& tape, const Var& hidden, const Tensor& targ
   const TokenLossResult result =
       token_loss(tape, copy_to(tape, hidden, tensor_), targets, part(),
                  {.count = options.count, .z_loss = options.z_loss, .l2_wrap = options.l2_wrap});
-  TokenLoss loss{.loss = result.loss, .log_probability = result.log_probability, .is_top = result.is_top};
+  TokenLoss loss{.loss = result.loss,
+                 .top = result.top,
+                 .log_probability = result.log_probability,
+                 .is_top = result.is_top};
   for (const std::int32_t target : targets.values<std::int32_t>()) loss.count += target >= 0 ? 1 : 0;
-  for (const std::uint8_t is_top : result.is_top.values<std::uint8_t>()) loss.top += is_top;
   return loss;
 }
 

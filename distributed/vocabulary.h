@@ -48,7 +48,7 @@ struct TokenLossOptions {
 struct TokenLoss {
   Var loss;                ///< scalar: this rank's share, cross-entropy and z-loss
   double count = 0;        ///< targets that are not -1
-  double top = 0;          ///< of these, the ones that no other token is more probable than
+  Tensor top;              ///< scalar, fp64: of these, the ones that no other token is more probable than
   Tensor log_probability;  ///< [R] fp32: of each target, 0 where there is none
   Tensor is_top;           ///< [R] u8: 1 where the target is one of those
 };

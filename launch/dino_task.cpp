@@ -131,7 +131,7 @@ Batch DinoTask::made_up_batch() const {
   for (std::int64_t i = 0; i < images; ++i) batch.records.push_back(data.rank() * images + i);
   const auto add = [&](std::int64_t crops, std::int64_t side) {
     if (crops == 0) return;
-    const Tensor pixels(context_.backend->memory(),
+    const Tensor pixels(context_.backend->memory().host(),
                         {crops * images, configuration_.model.channels, side, side}, DType::f32);
     RandomStream random(0, static_cast<std::uint64_t>(side), RandomUse::test);
     for (float& x : pixels.values<float>()) x = static_cast<float>(random.uniform(-1.7, 1.7));

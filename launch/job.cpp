@@ -21,8 +21,7 @@ void report(const Error& error) { fmt::print(stderr, "bireme: error: {}\n", erro
 std::unique_ptr<Backend> make_backend(const Configuration& configuration, const Communicator& world) {
   if (configuration.run.device == "cuda") {
     const Placement place = world.placement();
-    return cuda::make_backend(
-        {.local_rank = place.local_rank, .local_size = place.local_size, .managed = true});
+    return cuda::make_backend({.local_rank = place.local_rank, .local_size = place.local_size});
   }
   std::unique_ptr<Backend> backend = make_cpu_backend(make_host_memory());
   if (configuration.precision.type == "bf16" && !backend->has_fast_bf16()) {
@@ -54,8 +53,13 @@ Context make_context(const Configuration& configuration, Communicator& world) {
   omp_set_num_threads(context.threads);
   if (const auto warning = affinity_warning(world); warning && configuration.run.threads == 0)
     spdlog::warn("{}", *warning);
-  if (configuration.run.device == "cuda" && world.size() > 1)
+  if (configuration.run.device == "cuda" && world.size() > 1) {
     context.gpu_ranks = make_nccl(world, context.backend->memory());
+    if (context.gpu_ranks == nullptr)
+      throw Error(ErrorKind::no_device, "this binary was built without NCCL, by which GPUs exchange",
+                  fmt::format("{} ranks with run.device cuda", world.size()),
+                  "build it where NCCL is installed, or start a single rank");
+  }
   context.mesh = std::make_unique<Mesh>(context.gpu_ranks != nullptr ? *context.gpu_ranks : world,
                                         static_cast<int>(configuration.parallel.tensor));
   context.type = configuration.precision.type == "bf16" ? DType::bf16 : DType::f32;

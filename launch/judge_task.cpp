@@ -94,7 +94,7 @@ Batch JudgeTask::made_up_batch() const {
     record.prompt = fill(length * 3 / 4);
     record.answers = {fill(length / 4), fill(length / 4)};
   }
-  TokenBatch batch = judge_batch(records, context_.backend->memory());
+  TokenBatch batch = judge_batch(records, context_.backend->memory().host());
   batch.global_count = configuration_.data.batch_size;
   return batch;
 }
@@ -123,10 +123,10 @@ TrainingEvaluation JudgeTask::evaluate(bool /*is_first*/) {
   Communicator& data = context_.mesh->data();
   const std::int64_t count = data_->validation->size(), first = data.rank() * count / data.size(),
                      last = (data.rank() + 1) * count / data.size();
-  const std::shared_ptr<Memory> host = make_host_memory();
-  const Tensor weight = clone(*host, head_->value());
+  Memory& host = context_.backend->memory().host();
+  const Tensor weight = on_host(head_->value());
   // Each number comes from one rank, zeros from the others: the sum is exact.
-  const Tensor scores(*host, {count, 2}, DType::f64);
+  const Tensor scores(host, {count, 2}, DType::f64);
   std::fill_n(scores.data<double>(), scores.elements(), 0.0);
   constexpr std::int64_t block = 16;
   for (std::int64_t begin = first; begin < last; begin += block) {

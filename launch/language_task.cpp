@@ -117,7 +117,7 @@ Batch LanguageTask::made_up_batch() const {
   const std::int64_t sequences =
       configuration_.data.batch_size / configuration_.parallel.accumulate / data.size();
   const Shape shape{sequences, configuration_.data.sequence_length};
-  Memory& memory = context_.backend->memory();
+  Memory& memory = context_.backend->memory().host();
   TokenBatch batch{.records = {},
                    .epoch = 0,
                    .global_count = configuration_.data.batch_size,

@@ -219,7 +219,7 @@ AnswerRows PreferenceTask::rows_of_steps(std::int64_t first, std::size_t wanted)
   for (std::int64_t step = first; records.size() < wanted; ++step)
     for (const std::int64_t number : data_->sampler.share(step, data.rank(), data.size()).records)
       if (records.size() < wanted) records.push_back(data_->dataset.read(number));
-  AnswerRows rows = pack_answers(records, {}, context_.backend->memory());
+  AnswerRows rows = pack_answers(records, {}, context_.backend->memory().host());
   const auto each = static_cast<std::size_t>(data_->dataset.manifest().answers());
   for (std::size_t i = 0; i < rows.answers.size(); ++i) describe(rows.answers[i], i % each);
   return rows;
@@ -339,7 +339,7 @@ Batch PreferenceTask::made_up_batch() const {
   }
   AnswerBatch batch;
   const PackingOptions packing = packing_options(configuration_);
-  batch.rows = pack_answers(made_up, packing, context_.backend->memory());
+  batch.rows = pack_answers(made_up, packing, context_.backend->memory().host());
   const std::int64_t each = std::ssize(batch.rows.answers) / records;
   batch.global_count = configuration_.data.batch_size;
   batch.global_answers = batch.global_count * each;
@@ -354,7 +354,7 @@ Batch PreferenceTask::made_up_batch() const {
   batch.global_imitated *= configuration_.data.batch_size / records;
   for (const AnswerRecord& record : made_up) batch.records.push_back(record.number);
   if (configuration_.objective.type == "kto" && configuration_.objective.kl_pairing != "none")
-    batch.mismatched = {pack_answers(made_up, {}, context_.backend->memory())};
+    batch.mismatched = {pack_answers(made_up, {}, context_.backend->memory().host())};
   return batch;
 }
 

@@ -63,7 +63,7 @@ class Training {
       evaluate(true);
       write_metrics(0);
     }
-    peak_ = measure_matrix_peak(context_.type, context_.backend->memory(), world_);
+    peak_ = measure_matrix_peak(context_.type, *context_.backend, world_);
     task_->start(start);
     Progress progress(terminal_progress("step", steps, start, world_.rank()));
     saved_at_ = start;

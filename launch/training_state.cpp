@@ -36,14 +36,15 @@ std::vector<Network> networks_of(const TrainingState& state) {
   return networks;
 }
 
-/// Both moments for the whole flat buffers.
+/// Both moments for the whole flat buffers; on the host where ranks share them, since no GPU has room for
+/// all.
 struct Moments {
   Tensor first, second;
 };
 
 Moments empty_moments(const TrainingState& state, const Network& network) {
   const Shape flat{network.parameters.flat_values().elements()};
-  Memory& memory = state.context.backend->memory();
+  Memory& memory = state.context.backend->memory().host();
   return {Tensor(memory, flat, DType::f32), Tensor(memory, flat, DType::f32)};
 }
 

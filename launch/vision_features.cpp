@@ -33,7 +33,8 @@ LabeledFeatures gather_features(const Backend& backend, Communicator& ranks,
   const std::int64_t first = std::min(records, share * ranks.rank()), last = std::min(records, first + share);
   for (std::int64_t begin = first; begin < last; begin += kBatch) {
     const std::int64_t end = std::min(last, begin + kBatch);
-    copy(forward(pictures.pixels(backend.memory(), begin, end)), own.slice(begin - first, end - first));
+    copy(forward(pictures.pixels(backend.memory().host(), begin, end)),
+         own.slice(begin - first, end - first));
     ranks.beat();
     if (progress) progress(std::min(records, (end - first) * ranks.size()), records);
   }
@@ -112,7 +113,7 @@ LabeledFeatures last_blocks_features(const Backend& backend, Communicator& ranks
 }
 
 LabeledFeatures pixel_features(const Backend& backend, const EvaluationPictures& pictures) {
-  const Tensor pixels = pictures.pixels(backend.memory(), 0, pictures.records());
+  const Tensor pixels = pictures.pixels(backend.memory().host(), 0, pictures.records());
   return {
       pixels.reshape({pictures.records(), pixels.elements() / std::max<std::int64_t>(1, pictures.records())}),
       pictures.labels()};

@@ -45,13 +45,13 @@ void write_factors(const KeepBranch& keep, double rate, int block, int branch, c
 Tensor branch_factors(Memory& memory, const KeepBranch& keep, double rate, int block, int branch,
                       const Segments& segments, DType type) {
   if (!keep || rate == 0) return {};
-  Tensor factors(memory, {rows_of(segments)}, type);
+  const Tensor factors(memory.host(), {rows_of(segments)}, type);
   if (type == DType::f64) {
     write_factors(keep, rate, block, branch, segments, factors.data<double>());
   } else {
     write_factors(keep, rate, block, branch, segments, factors.data<float>());
   }
-  return factors;
+  return on_device(memory, factors);
 }
 
 }  // namespace bireme

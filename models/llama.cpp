@@ -87,13 +87,14 @@ Llama::Rows Llama::rows_of(Memory& memory, const TokenInput& input, DType type) 
       input.documents.empty() ? input.tokens.shape().back() : longest(input.documents);
   Rows rows{.type = type,
             .length = length,
-            .positions = Tensor(memory, {count}, DType::i32),
-            .first = input.starts ? Tensor(memory, {count}, DType::i32) : Tensor(),
+            .positions = Tensor(memory.host(), {count}, DType::i32),
+            .first = input.starts ? Tensor(memory.host(), {count}, DType::i32) : Tensor(),
             .documents = {input.documents.begin(), input.documents.end()},
             .needed = input.needed,
             .table = rotary_table(memory, length, type)};
   if (!rows.documents.empty()) {
     number_branches(rows.documents, rows.positions);
+    rows.positions = on_device(memory, rows.positions);
     return rows;
   }
   std::int64_t first = 0;
@@ -103,6 +104,8 @@ Llama::Rows Llama::rows_of(Memory& memory, const TokenInput& input, DType type) 
     rows.positions.data<std::int32_t>()[r] = static_cast<std::int32_t>(t - first);
     if (input.starts) rows.first.data<std::int32_t>()[r] = static_cast<std::int32_t>(first);
   }
+  rows.positions = on_device(memory, rows.positions);
+  rows.first = on_device(memory, rows.first);
   return rows;
 }
 
@@ -170,7 +173,7 @@ Tensor Llama::advance(const Backend& backend, const Tensor& tokens, DecodingStat
   Tape tape(backend, Tape::Mode::inference);
   Rows rows{.type = state.type(),
             .length = length,
-            .positions = tape.empty({tokens.elements()}, DType::i32),
+            .positions = Tensor(backend.memory().host(), {tokens.elements()}, DType::i32),
             .first = {},
             .documents = {},
             .needed = {},
@@ -178,6 +181,7 @@ Tensor Llama::advance(const Backend& backend, const Tensor& tokens, DecodingStat
   for (std::int64_t r = 0; r < tokens.elements(); ++r)
     rows.positions.data<std::int32_t>()[r] =
         static_cast<std::int32_t>(state.lengths()[static_cast<std::size_t>(r / length)] + r % length);
+  rows.positions = on_device(backend.memory(), rows.positions);
 
   Var x = embedding_->forward(tape, tokens), y = norm(tape, x, blocks_.front().norm1(), rows);
   for (int i = 0; i < options_.layers; ++i) {

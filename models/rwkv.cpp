@@ -22,10 +22,10 @@ Initializer head_law(const RwkvOptions& options) {
   return {.law = Initializer::Law::orthogonal, .value = 0.5 * std::max(1.0, widening)};
 }
 
-Sequences sequences_of(const TokenInput& input) {
+Sequences sequences_of(const Backend& backend, const TokenInput& input) {
   return {.count = input.tokens.shape()[0],
           .length = input.tokens.shape()[1],
-          .starts = input.starts,
+          .starts = on_device(backend.memory(), input.starts),
           .documents = {input.documents.begin(), input.documents.end()}};
 }
 
@@ -109,7 +109,7 @@ Var Rwkv::encode(Tape& tape, Var x, const Sequences& sequences, DType type, Rwkv
 }
 
 Var Rwkv::hidden(Tape& tape, const TokenInput& input, const LanguageForward& how) const {
-  const Sequences sequences = sequences_of(input);
+  const Sequences sequences = sequences_of(tape.backend(), input);
   Var x = embed(tape, input.tokens, nullptr);
   if (!how.recompute) return encode(tape, x, sequences, how.type, nullptr, input.needed);
   for (int i = 0; i < options_.layers; ++i) {
@@ -127,7 +127,7 @@ Var Rwkv::hidden(Tape& tape, const TokenInput& input, const LanguageForward& how
 Tensor Rwkv::hidden_with(const Backend& backend, const TokenInput& input, DType type,
                          const Edit& edit) const {
   Tape tape(backend, Tape::Mode::inference);
-  const Sequences sequences = sequences_of(input);
+  const Sequences sequences = sequences_of(backend, input);
   Var x = embed(tape, input.tokens, &edit);
   for (int i = 0; i < options_.layers; ++i) {
     x = run_block(tape, x, i, sequences, type, nullptr);

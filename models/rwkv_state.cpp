@@ -18,8 +18,7 @@ std::int64_t RwkvState::bytes() const {
 }
 
 std::unique_ptr<DecodingState> RwkvState::clone() const {
-  const std::shared_ptr<Memory> memory = make_host_memory();
-  const auto copied = [&](const Tensor& tensor) { return bireme::clone(*memory, tensor); };
+  const auto copied = [](const Tensor& tensor) { return bireme::clone(tensor.memory(), tensor); };
   std::vector<RwkvLayerState> layers;
   layers.reserve(layers_.size());
   for (const RwkvLayerState& layer : layers_)

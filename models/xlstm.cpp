@@ -140,8 +140,9 @@ std::int64_t XlstmState::bytes() const {
 }
 
 std::unique_ptr<DecodingState> XlstmState::clone() const {
-  const std::shared_ptr<Memory> memory = make_host_memory();
-  const auto copied = [&](const Tensor& tensor) { return tensor ? bireme::clone(*memory, tensor) : tensor; };
+  const auto copied = [](const Tensor& tensor) {
+    return tensor ? bireme::clone(tensor.memory(), tensor) : tensor;
+  };
   auto copy = std::make_unique<XlstmState>(layers_, sequences_, type_);
   copy->position_ = position_;
   for (XlstmLayerState& layer : copy->layers_) {

@@ -29,6 +29,7 @@ struct AnswerPass {
 };
 
 /// Lays all answers of the records out in passes of at most `budget` rows; a longer one has one to itself.
+/// @param memory  of the host
 void for_each_pass(std::span<const AnswerRecord> records, std::int64_t budget, Memory& memory,
                    const std::function<void(const AnswerPass& pass)>& use);
 

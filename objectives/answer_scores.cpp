@@ -15,7 +15,7 @@ std::vector<std::vector<AnswerScore>> score_answers(const Backend& backend, cons
   std::int64_t tokens = 0;
   const auto flush = [&](std::size_t end) {
     if (first == end) return;
-    const AnswerRows rows = pack_answers(records.subspan(first, end - first), {}, backend.memory());
+    const AnswerRows rows = pack_answers(records.subspan(first, end - first), {}, backend.memory().host());
     auto answer = score_answers(backend, model, rows, options.type);
     auto next = answer.begin();
     for (; first < end; ++first) {

@@ -1,7 +1,9 @@
 #include "objectives/dino.h"
 
+#include <array>
 #include <cmath>
 
+#include "core/ops/pointwise/pointwise_kernels.h"
 #include "core/ops/update/update_kernels.h"
 
 namespace bireme {
@@ -24,8 +26,10 @@ ImageGroup globals_of(const ImageBatch& batch) {
   return {first.pixels.slice(0, kGlobalCrops * images), kGlobalCrops, first.side};
 }
 
-void add_to(const Tensor& from, const Tensor& to) {
-  for (std::int64_t i = 0; i < to.elements(); ++i) to.data<float>()[i] += from.data<float>()[i];
+/// The pictures where teacher and student read them, brought there once for both.
+ImageBatch on_device(Memory& memory, ImageBatch batch) {
+  for (ImageGroup& group : batch.groups) group.pixels = bireme::on_device(memory, group.pixels);
+  return batch;
 }
 
 }  // namespace
@@ -50,14 +54,14 @@ ReduceOverColumns DinoObjective::over_columns() const {
 void DinoObjective::begin(std::int64_t step) {
   step_ = step;
   settings_ = options_.schedule(step);
-  loss_ = entropy_ = 0;
+  found_.clear();
   fill(logit_sum_, 0);
   fill(probability_sum_, 0);
   student_.head().freeze_last_layer(settings_.freeze_last_layer);
 }
 
 Var DinoObjective::compute(Tape& tape, const Batch& any_batch) {
-  const auto& batch = std::get<ImageBatch>(any_batch);
+  const ImageBatch batch = on_device(backend_.memory(), std::get<ImageBatch>(any_batch));
   const int crops = crops_of(batch);
   // The teacher goes first: its activations are freed before the student needs memory.
   Tape no_tape(backend_, Tape::Mode::inference, tape.profile());
@@ -74,10 +78,10 @@ Var DinoObjective::compute(Tape& tape, const Batch& any_batch) {
                                      .teacher_temperature = static_cast<float>(settings_.teacher_temperature),
                                      .global_images = options_.global_images},
                                     over_columns());
-  loss_ += static_cast<double>(result.loss.value().data<float>()[0]);
-  entropy_ += result.statistics.entropy_sum;
-  add_to(result.statistics.teacher_logit_sum, logit_sum_);
-  add_to(result.statistics.mean_probability_sum, probability_sum_);
+  found_.push_back(result.loss.value());
+  found_.push_back(result.statistics.entropy_sum);
+  backend_.pointwise().add({.from = result.statistics.teacher_logit_sum, .to = logit_sum_});
+  backend_.pointwise().add({.from = result.statistics.mean_probability_sum, .to = probability_sum_});
   return result.loss;
 }
 
@@ -87,17 +91,17 @@ double DinoObjective::sum_over_tensor(double value) const {
 
 double DinoObjective::reduce() {
   Communicator& data = mesh_.data();
+  data.all_reduce(logit_sum_, Reduce::sum).wait();
+  data.all_reduce(probability_sum_, Reduce::sum).wait();
+  loss_ = entropy_ = 0;
+  const std::vector<Tensor> found = on_host(found_);
+  for (std::size_t i = 0; i < found.size(); i += 2) {
+    loss_ += static_cast<double>(found[i].data<float>()[0]);
+    entropy_ += found[i + 1].data<double>()[0];
+  }
   loss_ = data.all_reduce_value(loss_, Reduce::sum);
   const double rows = static_cast<double>(kGlobalCrops * options_.global_images);
   entropy_ = data.all_reduce_value(entropy_, Reduce::sum) / rows;
-  data.all_reduce(logit_sum_, Reduce::sum).wait();
-  data.all_reduce(probability_sum_, Reduce::sum).wait();
-  double entropy = 0;
-  for (const float sum : probability_sum_.values<float>()) {
-    const double p = sum / rows;
-    if (p > 0) entropy -= p * std::log(p);
-  }
-  marginal_entropy_ = sum_over_tensor(entropy);
   judge_collapse();
   return loss_;
 }
@@ -105,9 +109,8 @@ double DinoObjective::reduce() {
 void DinoObjective::after_step() {
   const auto keep = static_cast<float>(options_.center_momentum);
   const float share = (1 - keep) / static_cast<float>(kGlobalCrops * options_.global_images);
-  float* center = center_.data<float>();
-  const float* sum = logit_sum_.data<float>();
-  for (std::int64_t k = 0; k < center_.elements(); ++k) center[k] = keep * center[k] + share * sum[k];
+  backend_.pointwise().scale({.x = center_, .factor = keep, .to = {center_, false}});
+  backend_.pointwise().scale({.x = logit_sum_, .factor = share, .to = {center_, true}});
   backend_.update().average({.values = student_.parameters().flat_values(),
                              .average = teacher_.parameters().flat_values(),
                              .bf16_copy = teacher_.parameters().flat_bf16(),
@@ -139,11 +142,16 @@ double DinoObjective::flops(const Batch& any_batch) const {
 }
 
 std::vector<std::pair<std::string, double>> DinoObjective::terms() const {
-  double square = 0;
-  for (const float c : center_.values<float>()) square += double{c} * c;
+  const std::vector<Tensor> found = on_host(std::array{center_, probability_sum_});
+  double square = 0, marginal_entropy = 0;
+  for (const float c : found[0].values<float>()) square += double{c} * c;
+  for (const float sum : found[1].values<float>()) {
+    const double p = sum / static_cast<double>(kGlobalCrops * options_.global_images);
+    if (p > 0) marginal_entropy -= p * std::log(p);
+  }
   return {{"teacher_entropy", entropy_},
           {"kl", loss_ - entropy_},
-          {"marginal_entropy", marginal_entropy_},
+          {"marginal_entropy", sum_over_tensor(marginal_entropy)},
           {"center_norm", std::sqrt(sum_over_tensor(square))},
           {"teacher_temperature", settings_.teacher_temperature},
           {"teacher_momentum", settings_.teacher_momentum}};

@@ -64,7 +64,8 @@ class DinoObjective final : public Objective {
   Tensor center_, logit_sum_, probability_sum_;  // [K / tensor ranks]
   std::int64_t step_ = 0;
   DinoStep settings_;
-  double loss_ = 0, entropy_ = 0, marginal_entropy_ = 0;
+  double loss_ = 0, entropy_ = 0;
+  std::vector<Tensor> found_;  // loss and entropy of each micro-batch: read when the step is over
   int collapsed_steps_ = 0;
 };
 

@@ -1,7 +1,6 @@
 #include "objectives/judge_objective.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include "core/ops/linear/linear.h"
@@ -45,42 +44,22 @@ ScoredRows scored_rows(const Tensor& targets) {
   return rows;
 }
 
-/// Numbers of a [R, 1] tensor on the host, whatever type and device they have.
-std::vector<double> on_host(const Tensor& scores) {
-  const std::shared_ptr<Memory> host = make_host_memory();
-  const Tensor values = clone(*host, scores);
-  std::vector<double> list;
-  const auto take = [&]<class T>(std::span<const T> from) {
-    for (const T value : from) list.push_back(static_cast<double>(to_float(value)));
-  };
-  if (values.dtype() == DType::f64)
-    take(std::span<const double>(values.values<double>()));
-  else if (values.dtype() == DType::bf16)
-    take(std::span<const bf16>(values.values<bf16>()));
-  else
-    take(std::span<const float>(values.values<float>()));
-  return list;
+/// Numbers of a tensor on the host, whatever type and device they have.
+std::vector<double> numbers_of(const Tensor& tensor) {
+  const Tensor wide = convert(tensor.memory().host(), tensor, DType::f64);
+  return {wide.values<double>().begin(), wide.values<double>().end()};
 }
 
 /// The same way back: zeros but for the scored rows.
-Tensor gradient_of(const Tensor& scores, const ScoredRows& rows, const BradleyTerry& loss, double factor,
-                   Memory& memory) {
-  const std::shared_ptr<Memory> host = make_host_memory();
-  const Tensor gradient(*host, scores.shape(), scores.dtype());
-  std::memset(gradient.raw(), 0, gradient.bytes());
-  const auto put = [&](std::int64_t row, double value) {
-    if (scores.dtype() == DType::f64)
-      gradient.data<double>()[row] = value;
-    else if (scores.dtype() == DType::bf16)
-      gradient.data<bf16>()[row] = from_float<bf16>(static_cast<float>(value));
-    else
-      gradient.data<float>()[row] = static_cast<float>(value);
-  };
+Tensor gradient_of(const Tensor& scores, const ScoredRows& rows, const BradleyTerry& loss, double factor) {
+  const Tensor gradient(scores.memory().host(), scores.shape(), DType::f64);
+  fill(gradient, 0);
+  double* numbers = gradient.data<double>();
   for (std::size_t i = 0; i < rows.chosen.size(); ++i) {
-    put(rows.chosen[i], factor * loss.dchosen[i]);
-    put(rows.rejected[i], factor * loss.drejected[i]);
+    numbers[rows.chosen[i]] = factor * loss.dchosen[i];
+    numbers[rows.rejected[i]] = factor * loss.drejected[i];
   }
-  return clone(memory, gradient);
+  return convert(scores.memory(), gradient, scores.dtype());
 }
 
 }  // namespace
@@ -91,7 +70,7 @@ Var JudgeObjective::compute(Tape& tape, const Batch& any_batch) {
                                    {.type = options_.type, .recompute = options_.recompute});
   const Var scores = linear(tape, hidden, head_, nullptr);  // of every row: one number each costs nothing
   const ScoredRows rows = scored_rows(batch.targets);
-  const std::vector<double> all = on_host(scores.value());
+  const std::vector<double> all = numbers_of(scores.value());
   std::vector<double> chosen, rejected;
   for (std::size_t i = 0; i < rows.chosen.size(); ++i) {
     chosen.push_back(all[static_cast<std::size_t>(rows.chosen[i])]);
@@ -100,18 +79,11 @@ Var JudgeObjective::compute(Tape& tape, const Batch& any_batch) {
   BradleyTerry result = bradley_terry(chosen, rejected, options_.centre, batch.global_count);
   loss_ += result.loss;
   accuracy_ += result.accuracy;
-  const std::shared_ptr<Memory> host = make_host_memory();
-  const DType type = scores.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  const Tensor value(*host, {1}, type);
-  if (type == DType::f64)
-    value.data<double>()[0] = result.loss;
-  else
-    value.data<float>()[0] = static_cast<float>(result.loss);
-  Memory& memory = tape.backend().memory();
-  return tape.record("bradley_terry", {scores}, clone(memory, value),
-                     [scores, rows, result = std::move(result), &memory](const Tensor& dy, Gradients& into) {
-                       into.give(scores,
-                                 gradient_of(scores.value(), rows, result, on_host(dy).front(), memory));
+  const Tensor value = tape.empty({1}, scores.dtype() == DType::f64 ? DType::f64 : DType::f32);
+  fill(value, result.loss);
+  return tape.record("bradley_terry", {scores}, value,
+                     [scores, rows, result = std::move(result)](const Tensor& dy, Gradients& into) {
+                       into.give(scores, gradient_of(scores.value(), rows, result, numbers_of(dy).front()));
                      });
 }
 

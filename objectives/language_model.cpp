@@ -8,7 +8,10 @@ namespace bireme {
 LanguageModelObjective::LanguageModelObjective(const Options& options, const Mesh& mesh, LanguageModel& model)
     : options_(options), mesh_(mesh), model_(model) {}
 
-void LanguageModelObjective::begin(std::int64_t /*step*/) { loss_ = targets_ = top_ = 0; }
+void LanguageModelObjective::begin(std::int64_t /*step*/) {
+  targets_ = 0;
+  found_.clear();
+}
 
 Var LanguageModelObjective::compute(Tape& tape, const Batch& any_batch) {
   const auto& batch = std::get<TokenBatch>(any_batch);
@@ -18,13 +21,19 @@ Var LanguageModelObjective::compute(Tape& tape, const Batch& any_batch) {
                                               {.count = static_cast<double>(options_.step_tokens),
                                                .z_loss = options_.z_loss,
                                                .l2_wrap = options_.l2_wrap});
-  loss_ += static_cast<double>(result.loss.value().data<float>()[0]);
   targets_ += result.count;
-  top_ += result.top;
+  found_.push_back(result.loss.value());
+  found_.push_back(result.top);
   return result.loss;
 }
 
 double LanguageModelObjective::reduce() {
+  loss_ = top_ = 0;
+  const std::vector<Tensor> found = on_host(found_);
+  for (std::size_t i = 0; i < found.size(); i += 2) {
+    loss_ += static_cast<double>(found[i].data<float>()[0]);
+    top_ += found[i + 1].data<double>()[0];
+  }
   Communicator& data = mesh_.data();
   targets_ = data.all_reduce_value(targets_, Reduce::sum);
   top_ = data.all_reduce_value(top_, Reduce::sum);

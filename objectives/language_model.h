@@ -36,6 +36,7 @@ class LanguageModelObjective final : public Objective {
   const Mesh& mesh_;
   LanguageModel& model_;
   double loss_ = 0, targets_ = 0, top_ = 0, scale_ = 1;
+  std::vector<Tensor> found_;  // loss and number of tops of each micro-batch: read when the step is over
 };
 
 }  // namespace bireme

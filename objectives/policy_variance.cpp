@@ -50,7 +50,7 @@ Answer judge_answer(const Backend& backend, const LanguageModel& model, const Va
   const Var hidden = hidden_of(tape, model, rows, type);
   Answer answer = add_up(rows, model.head().scores(tape, hidden, rows.places, rows.targets).value()).front();
   const ValueFunction::Values values = value.values(tape, rows, hidden, {.type = type});
-  answer.value = values.values.value().data<double>()[values.of_answer.front()];
+  answer.value = on_host(values.values.value()).data<double>()[values.of_answer.front()];
   return answer;
 }
 

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cmath>
 
+#include "core/ops/pointwise/pointwise_kernels.h"
 #include "objectives/policy_variance.h"
 
 namespace bireme {
@@ -33,21 +34,24 @@ Answer read(const double* from) {
 }
 
 /// L = loss, a function of the log-probabilities whose derivative by each is known already.
+/// @param dscores, dvalues  on the host
 Var known_loss(Tape& tape, double loss, const Var& scores, const Tensor& dscores, const Var& values,
                const Tensor& dvalues) {
+  const Backend& backend = tape.backend();
   const Tensor y = tape.empty({}, DType::f64);
   fill(y, loss);
   std::vector<Source> sources{scores};
   if (values.wants_gradient()) sources.emplace_back(values);
+  const auto give = [&backend](const Var& to, const Tensor& known, const Tensor& dy, Gradients& into) {
+    if (!to.wants_gradient()) return;
+    const Tensor gradient = on_device(backend.memory(), known);
+    backend.pointwise().scale({.x = gradient, .factor = 1, .to = {gradient, false}, .by = dy});
+    into.give(to, gradient);
+  };
   return tape.record("preference_loss", sources, y,
-                     [scores, dscores, values, dvalues](const Tensor& dy, Gradients& into) {
-                       const double factor = dy.data<double>()[0];
-                       for (const Tensor& tensor : {dscores, dvalues}) {
-                         if (factor == 1 || !tensor) continue;
-                         for (double& x : tensor.values<double>()) x *= factor;
-                       }
-                       into.give(scores, dscores);
-                       if (values.wants_gradient()) into.give(values, dvalues);
+                     [give, scores, dscores, values, dvalues](const Tensor& dy, Gradients& into) {
+                       give(scores, dscores, dy, into);
+                       give(values, dvalues, dy, into);
                      });
 }
 
@@ -70,9 +74,10 @@ std::vector<Answer> add_up(const AnswerRows& rows, const Tensor& log_probabiliti
     answers[i].liked = placed.liked;
     answers[i].prompt = placed.prompt;
   }
+  const Tensor found = on_host(log_probabilities);
   for (std::size_t i = 0; i < rows.scored.size(); ++i) {
     Answer& answer = answers[static_cast<std::size_t>(rows.scored[i].answer)];
-    const double log_probability = log_probabilities.data<double>()[i];
+    const double log_probability = found.data<double>()[i];
     if (rows.scored[i].counts) answer.log_probability += log_probability;
     if (rows.scored[i].imitated) answer.imitated += log_probability;
   }
@@ -138,8 +143,8 @@ std::vector<double> PreferenceObjective::values_of(Tape& tape, const AnswerBatch
   values_ = networks_.value->values(*own, batch.rows, hidden, how);
   std::vector<double> values;
   values.reserve(values_.of_answer.size());
-  for (const std::size_t index : values_.of_answer)
-    values.push_back(values_.values.value().data<double>()[index]);
+  const Tensor found = on_host(values_.values.value());
+  for (const std::size_t index : values_.of_answer) values.push_back(found.data<double>()[index]);
   return values;
 }
 
@@ -194,7 +199,7 @@ Var PreferenceObjective::compute(Tape& tape, const Batch& any_batch) {
   const auto records = static_cast<double>(batch.global_count);
   std::vector<double> slopes(answers.size());
   double loss = loss_->preference_weight() * loss_->evaluate(answers, slopes) / records;
-  Memory& memory = tape.backend().memory();
+  Memory& memory = tape.backend().memory().host();
   const Tensor dscores = zeros(memory, std::ssize(rows.scored));
   std::vector<double> imitation;
   imitation.reserve(answers.size());
@@ -259,17 +264,16 @@ void PreferenceObjective::add_shares(const Backend& backend, const Tensor& hidde
                                      const Tensor& dscores, const std::vector<double>& imitation) {
   const Parameter& weight = model_.head().weight();
   const Tensor& gradient = weight.gradient();
-  const std::array weights{zeros(backend.memory(), dscores.elements()),
-                           zeros(backend.memory(), dscores.elements())};
+  Memory& host = backend.memory().host();
+  const std::array weights{zeros(host, dscores.elements()), zeros(host, dscores.elements())};
   for (std::size_t i = 0; i < rows.scored.size(); ++i) {
     const ScoredToken& token = rows.scored[i];
     double& likelihood = weights[0].data<double>()[i];
     likelihood = token.imitated ? -imitation[static_cast<std::size_t>(token.answer)] : 0;
     weights[1].data<double>()[i] = dscores.data<double>()[i] - likelihood;
   }
-  const std::shared_ptr<Memory> host = make_host_memory();
   if (is_first_part_) {
-    shares_ = Tensor(*host, {2, gradient.elements()}, DType::f32);
+    shares_ = Tensor(host, {2, gradient.elements()}, DType::f32);
     fill(shares_, 0);
   }
   const Tensor kept = is_first_part_ ? Tensor() : clone(backend.memory(), gradient);
@@ -277,8 +281,8 @@ void PreferenceObjective::add_shares(const Backend& backend, const Tensor& hidde
     if (!is_first_part_) fill(gradient, 0);  // what earlier parts left there comes back below
     Tape tape(backend);
     const Var scores = model_.head().scores(tape, Var(hidden), rows.places, rows.targets);
-    tape.backward(scores, nullptr, {}, weights[static_cast<std::size_t>(k)]);
-    const Tensor found = clone(*host, gradient);
+    tape.backward(scores, nullptr, {}, on_device(backend.memory(), weights[static_cast<std::size_t>(k)]));
+    const Tensor found = on_host(gradient);
     float* sum = shares_.data<float>() + k * gradient.elements();
     for (const float value : found.values<float>()) *sum++ += value;
     if (is_first_part_) parameters().begin_gradients();  // this was no part of the step

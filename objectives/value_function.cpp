@@ -2,66 +2,50 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 
-#include "core/ops/dispatch.h"
 #include "core/ops/embedding/embedding.h"
+#include "core/ops/pointwise/pointwise_kernels.h"
 
 namespace bireme {
 
 namespace {
 
-/// Element c of row r, whatever the type.
-template <class T>
-double at(const Tensor& tensor, std::int64_t index) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    return to_float(tensor.data<T>()[index]);
-  } else {
-    return tensor.data<T>()[index];
-  }
+/// The numbers of a tensor in fp64, on the host.
+Tensor numbers_of(const Tensor& tensor) { return convert(tensor.memory().host(), tensor, DType::f64); }
+
+/// Gives numbers of the host to a gradient.
+void contribute(const Backend& backend, const Tensor& numbers, const Target& to) {
+  if (!to) return;
+  const Tensor gradient = convert(backend.memory(), numbers, to.tensor.dtype()).reshape(to.tensor.shape());
+  backend.pointwise().add({.from = gradient, .to = to.tensor, .accumulate = to.accumulate});
 }
 
-/// Adds to the entry, or writes it.
-template <class T>
-void put(const Target& target, std::int64_t index, double value) {
-  T& entry = target.tensor.data<T>()[index];
-  const double sum = value + (target.accumulate ? at<T>(target.tensor, index) : 0);
-  if constexpr (std::is_same_v<T, bf16>) {
-    entry = to_bf16(static_cast<float>(sum));
-  } else {
-    entry = static_cast<T>(sum);
-  }
-}
+/// What the head computes, a few rows that the host works on: vectors [M, D] and weights [D], fp64.
+struct HeadInputs {
+  Tensor x, weight;
+};
 
-double number(const Tensor& tensor, std::int64_t index) {
-  return tensor.dtype() == DType::f64 ? at<double>(tensor, index) : at<float>(tensor, index);
-}
-void put_number(const Target& target, std::int64_t index, double value) {
-  if (target.tensor.dtype() == DType::f64) {
-    put<double>(target, index, value);
-  } else {
-    put<float>(target, index, value);
-  }
-}
-
-void head_backward(const Tensor& dy, const Var& x, const ValueHead& head, Gradients& into) {
-  const double* dvalue = dy.data<double>();
+void head_backward(const Backend& backend, const Tensor& dy, const Var& x, const ValueHead& head,
+                   const HeadInputs& inputs, Gradients& into) {
+  const Tensor dvalues = numbers_of(dy);
+  const double* dvalue = dvalues.data<double>();
   const std::int64_t rows = dy.elements() - 1;
-  double total = 0;
-  for (std::int64_t r = 0; r <= rows; ++r) total += dvalue[r];
-  if (const Target dbias = into[*head.bias]) put_number(dbias, 0, total);
+  Memory& host = backend.memory().host();
+  const Tensor dbias(host, {1}, DType::f64);
+  dbias.data<double>()[0] = std::accumulate(dvalue, dvalue + rows + 1, 0.0);
+  contribute(backend, dbias, into[*head.bias]);
   if (rows == 0) return;
-  const std::int64_t channels = x.value().channels();
-  const Target dx = into[x], dweight = into[*head.weight];
-  dispatch_float(x.dtype(), [&]<class T>(Type<T>) {
+  const std::int64_t channels = inputs.x.channels();
+  const Tensor dx(host, {rows, channels}, DType::f64), dweight(host, {channels}, DType::f64);
+  fill(dweight, 0);
+  for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t c = 0; c < channels; ++c) {
-      double sum = 0;
-      for (std::int64_t r = 0; r < rows; ++r) {
-        sum += dvalue[r] * at<T>(x.value(), r * channels + c);
-        if (dx) put<T>(dx, r * channels + c, dvalue[r] * number(head.weight->value(), c));
-      }
-      if (dweight) put_number(dweight, c, sum);
+      dweight.data<double>()[c] += dvalue[r] * inputs.x.data<double>()[r * channels + c];
+      dx.data<double>()[r * channels + c] = dvalue[r] * inputs.weight.data<double>()[c];
     }
-  });
+  contribute(backend, dx, into[x]);
+  contribute(backend, dweight, into[*head.weight]);
 }
 
 }  // namespace
@@ -86,22 +70,23 @@ ValueHead ValueHead::add(ParameterSet& parameters, const std::string& name, std:
 
 Var head_values(Tape& tape, const Var& x, const ValueHead& head) {
   const std::int64_t rows = x.value() ? x.value().rows() : 0;
-  const Tensor y = tape.empty({rows + 1}, DType::f64);
-  const double bias = number(head.bias->value(), 0);
+  const Tensor y(tape.backend().memory().host(), {rows + 1}, DType::f64);
   double* values = y.data<double>();
-  std::fill(values, values + rows + 1, bias);
+  std::fill_n(values, rows + 1, numbers_of(head.bias->value()).data<double>()[0]);
+  HeadInputs inputs;
   if (rows > 0) {
+    inputs = {.x = numbers_of(x.value()), .weight = numbers_of(head.weight->value())};
     const std::int64_t channels = x.value().channels();
-    dispatch_float(x.dtype(), [&]<class T>(Type<T>) {
-      for (std::int64_t r = 0; r < rows; ++r)
-        for (std::int64_t c = 0; c < channels; ++c)
-          values[r] += at<T>(x.value(), r * channels + c) * number(head.weight->value(), c);
-    });
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t c = 0; c < channels; ++c)
+        values[r] += inputs.x.data<double>()[r * channels + c] * inputs.weight.data<double>()[c];
   }
   std::vector<Source> sources{*head.bias};
   if (rows > 0) sources.insert(sources.end(), {x, *head.weight});
-  return tape.record("value_head", sources, y,
-                     [x, head](const Tensor& dy, Gradients& into) { head_backward(dy, x, head, into); });
+  return tape.record("value_head", sources, on_device(tape.backend().memory(), y),
+                     [&backend = tape.backend(), x, head, inputs](const Tensor& dy, Gradients& into) {
+                       head_backward(backend, dy, x, head, inputs, into);
+                     });
 }
 
 ValueFunction::ValueFunction(Kind kind, const ValueHead& head, const LanguageModel* network, bool detached)
@@ -126,7 +111,7 @@ ValueFunction::Values ValueFunction::values(Tape& tape, const AnswerRows& rows, 
     result.values = head_values(tape, Var(), head_);
     return result;
   }
-  Memory& memory = tape.backend().memory();
+  Memory& memory = tape.backend().memory().host();
   const Tensor ends(memory, {std::ssize(prompts)}, DType::i32);
   Var hidden = policy_hidden;
   if (kind_ == Kind::separate) {

@@ -21,6 +21,8 @@ namespace bireme {
 namespace {
 
 constexpr auto kPoll = std::chrono::microseconds(100);  // NCCL has nothing to wait on
+// The rank at which a failure began says more about it than those that only lose it: it may speak first.
+constexpr auto kAfterOthers = std::chrono::seconds(2);
 
 struct NcclTraits {
   using Handle = ncclComm_t;
@@ -95,7 +97,6 @@ class NcclCommunicator final : public Communicator {
     Operation operation;
     Tensor in, out;  // kept alive
     cuda::Event done;
-    bool is_done = false;
   };
 
   Communicator& healthy();
@@ -196,15 +197,11 @@ Work NcclCommunicator::queue(const Operation& operation, const Tensor& in, const
   return Work(std::move(flight));
 }
 
-/// Lets the caller's stream wait. The host waits too where it reads tensors in place: it cannot see streams.
+/// Lets the caller's stream wait; the host goes on.
 void NcclCommunicator::land(Flight& flight) {
   healthy();
   cuda::cuda_check(cudaStreamWaitEvent(streams_->memory.stream(), flight.done.get(), 0),
                    "let a stream wait for a collective");
-  if (streams_->memory.is_device_only()) return;
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return flight.is_done || failure_.has_value(); });
-  if (failure_) throw Error(*failure_);
 }
 
 void NcclCommunicator::fail(const Operation& operation, const std::string& why) {
@@ -242,6 +239,10 @@ void NcclCommunicator::watch(const std::stop_token& stop) {
         if (failure_) return;
         ncclCommGetAsyncError(comm_.get(), &error);
       }
+      if (error == ncclRemoteError) {
+        std::unique_lock lock(mutex_);
+        changed_.wait_for(lock, stop, kAfterOthers, [] { return false; });
+      }
       if (error != ncclSuccess && error != ncclInProgress) return fail(flight->operation, reason(error));
       if (reached != cudaSuccess && reached != cudaErrorNotReady)
         return fail(flight->operation, cudaGetErrorString(reached));
@@ -252,7 +253,6 @@ void NcclCommunicator::watch(const std::stop_token& stop) {
     if (activity) activity->end();
     {
       const std::lock_guard lock(mutex_);
-      flight->is_done = true;
       flight->in = flight->out = Tensor();
       flights_.pop_front();
     }

@@ -59,7 +59,7 @@ int run_bench_step(Arguments arguments) {
     const std::unique_ptr<TrainingTask> task = make_training_task(configuration, context, TaskData::made_up);
     Trainer trainer(configuration, context, task->objective(), task->steps());
     Memory& memory = context.backend->memory();
-    const double peak = measure_matrix_peak(context.type, memory, world);
+    const double peak = measure_matrix_peak(context.type, *context.backend, world);
     const StepTimes times = time_steps(trainer, *task, count);
     if (world.rank() != 0) return 0;
     const double rate = static_cast<double>(task->units_per_step()) / times.median;

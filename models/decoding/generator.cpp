@@ -27,17 +27,17 @@ Generator::Generator(const Backend& backend, const LanguageModel& model, std::in
 
 Tensor Generator::read(const std::vector<TokenList>& columns, std::size_t begin, std::size_t end) {
   const auto length = static_cast<std::int64_t>(end - begin);
-  const Tensor tokens(backend_.memory(), {sequences_, length}, DType::i32);
+  const Tensor tokens(backend_.memory().host(), {sequences_, length}, DType::i32);
   for (std::int64_t s = 0; s < sequences_; ++s)
     std::copy_n(columns[static_cast<std::size_t>(s)].begin() + static_cast<std::ptrdiff_t>(begin), length,
                 tokens.data<std::int32_t>() + s * length);
   const Tensor hidden = model_.advance(backend_, tokens, *state_);
-  if (length == 1) return model_.head().logits(backend_, hidden);
+  if (length == 1) return on_host(model_.head().logits(backend_, hidden));
   const std::int64_t channels = model_.channels();
   const Tensor last(backend_.memory(), {sequences_, channels}, hidden.dtype());
   for (std::int64_t s = 0; s < sequences_; ++s)
     copy(hidden.slice((s + 1) * length - 1, (s + 1) * length), last.slice(s, s + 1));
-  return model_.head().logits(backend_, last);
+  return on_host(model_.head().logits(backend_, last));
 }
 
 std::vector<TokenList> Generator::generate(const std::vector<TokenList>& prompts,

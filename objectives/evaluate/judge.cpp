@@ -120,11 +120,10 @@ std::vector<std::vector<double>> judge_records(const Backend& backend, const Lan
                                                std::span<const AnswerRecord> records, DType type) {
   std::vector<std::vector<double>> scores;
   for (const AnswerRecord& record : records) scores.emplace_back(record.answers.size());
-  for_each_pass(records, kBudget, backend.memory(), [&](const AnswerPass& pass) {
+  for_each_pass(records, kBudget, backend.memory().host(), [&](const AnswerPass& pass) {
     Tape tape(backend, Tape::Mode::inference);
     const Var hidden = model.hidden(tape, {pass.tokens, pass.starts}, {.type = type});
-    const std::shared_ptr<Memory> host = make_host_memory();
-    const Tensor rows = clone(*host, hidden.value());
+    const Tensor rows = on_host(hidden.value());
     for (const PlacedDocument& document : pass.documents)
       scores[document.record][document.answer] = score_row(rows, document.last_row(), weight);
   });

@@ -26,7 +26,7 @@ struct Candidate {
 };
 
 Tensor unit_rows(Memory& memory, const Tensor& features, const char* name) {
-  Tensor unit = clone(memory, features);
+  const Tensor unit = clone(memory.host(), features);
   const std::int64_t channels = unit.channels();
   for (std::int64_t r = 0; r < unit.rows(); ++r) {
     float* row = unit.data<float>() + r * channels;
@@ -39,7 +39,7 @@ Tensor unit_rows(Memory& memory, const Tensor& features, const char* name) {
     const auto inverse = static_cast<float>(1 / std::sqrt(square));
     for (std::int64_t c = 0; c < channels; ++c) row[c] *= inverse;
   }
-  return unit;
+  return on_device(memory, unit);
 }
 
 /// The k first candidates of a row of similarities, in order.
@@ -64,13 +64,13 @@ void scan(const float* similarities, std::int64_t count, std::int64_t first_inde
 Neighbors merge(const Backend& backend, Communicator& ranks, const std::vector<Candidate>& own,
                 std::int64_t tests, int k) {
   const Shape shape{tests * k}, all_shape{ranks.size() * tests * k};
-  const Tensor similarity(backend.memory(), shape, DType::f32), index(backend.memory(), shape, DType::i64);
+  Memory& memory = backend.memory().host();
+  const Tensor similarity(memory, shape, DType::f32), index(memory, shape, DType::i64);
   for (std::size_t i = 0; i < own.size(); ++i) {
     similarity.data<float>()[i] = own[i].similarity;
     index.data<std::int64_t>()[i] = own[i].index;
   }
-  const Tensor similarities(backend.memory(), all_shape, DType::f32),
-      indices(backend.memory(), all_shape, DType::i64);
+  const Tensor similarities(memory, all_shape, DType::f32), indices(memory, all_shape, DType::i64);
   ranks.all_gather(similarity, similarities).wait();
   ranks.all_gather(index, indices).wait();
   Neighbors result{.k = k, .similarities = {}, .indices = {}};
@@ -119,7 +119,7 @@ Neighbors nearest_neighbors(const Backend& backend, Communicator& ranks, const T
   for (std::int64_t first = 0; first < tests; first += kTestBlock) {
     const std::int64_t last = std::min(tests, first + kTestBlock);
     Tape tape(backend, Tape::Mode::inference);
-    const Tensor similarities = linear(tape, Var(test_units.slice(first, last)), share).value();
+    const Tensor similarities = on_host(linear(tape, Var(test_units.slice(first, last)), share).value());
 #pragma omp parallel
     {
       std::vector<Candidate> best;

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "core/base/error.h"
@@ -37,7 +38,7 @@ class WindowReader {
   Windows read(std::int64_t begin, std::int64_t end) const {
     const std::int64_t length = this->length(begin), count = end - begin;
     const Shape shape{count, length};
-    Memory& memory = backend_.memory();
+    Memory& memory = backend_.memory().host();
     Windows w{Tensor(memory, shape, DType::i32), Tensor(memory, shape, DType::i32), {}};
     if (options_.documents_apart) w.starts = Tensor(memory, shape, DType::u8);
     for (std::int64_t i = 0; i < count; ++i) {
@@ -71,13 +72,14 @@ struct Sums {
 
 void add(const TokenLoss& result, const Tensor& targets, const PerplexityOptions& options,
          std::vector<Sums>& sums) {
+  const std::vector<Tensor> found = on_host(std::array{result.log_probability, result.is_top});
   for (std::int64_t row = 0; row < targets.elements(); ++row) {
     if (targets.data<std::int32_t>()[row] < 0) continue;
     const std::int64_t place = row % targets.channels();
     Sums& part = sums[static_cast<std::size_t>(place * options.parts / options.length)];
-    part.loss -= static_cast<double>(result.log_probability.data<float>()[row]);
+    part.loss -= static_cast<double>(found[0].data<float>()[row]);
     part.count += 1;
-    part.top += result.is_top.data<std::uint8_t>()[row];
+    part.top += found[1].data<std::uint8_t>()[row];
   }
 }
 

@@ -4,11 +4,10 @@ namespace bireme {
 
 double squared_distance(const ParameterSet& parameters, std::span<const Tensor> others,
                         Communicator& tensor) {
-  const std::shared_ptr<Memory> host = make_host_memory();
   double split = 0, whole = 0;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (!others[i].defined()) continue;
-    const Tensor a = clone(*host, parameters[i].value()), b = clone(*host, others[i]);
+    const Tensor a = on_host(parameters[i].value()), b = on_host(others[i]);
     const std::span<const float> x = a.values<float>(), y = b.values<float>();
     const bool is_split = parameters[i].partition().parts > 1 && parameters[i].partition().axis >= 0;
     double& sum = is_split ? split : whole;

@@ -49,7 +49,8 @@ GradientVariance measure_gradient_variance(ParameterSet& parameters, const Mesh&
   for (std::size_t i = 0; i < answers; ++i) {
     parameters.begin_gradients();
     backward(i);
-    const float* gradient = parameters.flat_gradients().data<float>();
+    const Tensor gradients = on_host(parameters.flat_gradients());
+    const float* gradient = gradients.data<float>();
     squared_lengths.push_back(norm.squared([&](std::int64_t at) { return double{gradient[at]}; }));
     for (std::size_t k = 0; k < kinds; ++k) {
       const double a = weightings[k][i];

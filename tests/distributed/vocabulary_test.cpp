@@ -75,7 +75,7 @@ TEST(Vocabulary, SplitOverRanksEqualsTheWhole) {
                        "log probability");
           EXPECT_EQ(split.result.count, 12);
           expect_identical(split.result.is_top, whole.result.is_top, "which targets are on top");
-          EXPECT_EQ(split.result.top, whole.result.top);
+          expect_identical(split.result.top, whole.result.top, "how many");
           for (std::size_t i = 0; i < whole.parameters.size(); ++i) {
             const Parameter &part = split.parameters[i], &all = whole.parameters[i];
             const Tensor expected(*whole.memory, part.shape(), type);
