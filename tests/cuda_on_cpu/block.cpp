@@ -11,6 +11,7 @@
 
 #include "cuda_runtime.h"
 #include "tests/cuda_on_cpu/fiber.h"
+#include "tests/cuda_on_cpu/host_blocks.h"
 #include "tests/cuda_on_cpu/launches.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -342,6 +343,7 @@ void require_legal(const GridShape& shape, const Where& launched) {
 void run_grid(const GridShape& shape, const std::function<void()>& thread, const Where& launched) {
   require_legal(shape, launched);
   ++launches().kernels;
+  const ClosedHost closed;
   block_size = shape.threads;
   grid_size = shape.blocks;
   std::vector<std::uint32_t> blocks(std::size_t{shape.blocks.x} * shape.blocks.y * shape.blocks.z);

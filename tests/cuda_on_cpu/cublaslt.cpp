@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/base/bf16.h"
+#include "tests/cuda_on_cpu/host_blocks.h"
 #include "tests/cuda_on_cpu/launches.h"
 #include "tests/cuda_on_cpu/stream.h"
 
@@ -166,6 +167,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
       description->is_double ? *static_cast<const double*>(beta) != 0 : *static_cast<const float*>(beta) != 0;
   cuda_on_cpu::enqueue(stream, [=, p = *description, la = *a_layout, lb = *b_layout, lc = *c_layout] {
     ++cuda_on_cpu::launches().products;
+    const cuda_on_cpu::ClosedHost closed;
     const Reader ra{a, la.type}, rb{b, lb.type}, rc{c, lc.type};
     if (p.is_double) {
       multiply<double>(p, ra, la, rb, lb, add, rc, lc, d);

@@ -129,8 +129,8 @@ Heap& heap() {
   return *heap;
 }
 
-/// Blocks of pinned or managed memory, by their address.
-class HostBlocks {
+/// Blocks of pinned memory, by their address.
+class PinnedBlocks {
  public:
   void* allocate(std::size_t bytes) {
     void* block = std::aligned_alloc(
@@ -139,14 +139,12 @@ class HostBlocks {
     std::memset(block, kNaN, bytes);
     const std::lock_guard lock(mutex_);
     blocks_[block] = bytes;
-    in_use_ += bytes;
     return block;
   }
   bool release(void* block) {
     const std::lock_guard lock(mutex_);
     const auto found = blocks_.find(block);
     if (found == blocks_.end()) return false;
-    in_use_ -= found->second;
     blocks_.erase(found);
     std::free(block);
     return true;
@@ -158,23 +156,14 @@ class HostBlocks {
     --next;
     return static_cast<const std::byte*>(address) < static_cast<const std::byte*>(next->first) + next->second;
   }
-  std::size_t in_use() const {
-    const std::lock_guard lock(mutex_);
-    return in_use_;
-  }
 
  private:
   mutable std::mutex mutex_;
   std::map<void*, std::size_t> blocks_;
-  std::size_t in_use_ = 0;
 };
 
-HostBlocks& pinned() {
-  static auto* blocks = new HostBlocks;
-  return *blocks;
-}
-HostBlocks& managed() {
-  static auto* blocks = new HostBlocks;
+PinnedBlocks& pinned() {
+  static auto* blocks = new PinnedBlocks;
   return *blocks;
 }
 
@@ -185,7 +174,7 @@ thread_local int current_device = 0;
 
 OpenHeap::OpenHeap() { heap().open(); }
 OpenHeap::~OpenHeap() { heap().close(); }
-bool is_device_memory(const void* address) { return heap().contains(address) || managed().contains(address); }
+bool is_device_memory(const void* address) { return heap().contains(address); }
 bool is_pinned_memory(const void* address) { return pinned().contains(address); }
 
 }  // namespace cuda_on_cpu
@@ -201,7 +190,7 @@ cudaError_t cudaMalloc(void** block, std::size_t bytes) {
 cudaError_t cudaFree(void* block) {
   if (block == nullptr) return cudaSuccess;
   cudaDeviceSynchronize();
-  return heap().release(block) || managed().release(block) ? cudaSuccess : cudaErrorInvalidValue;
+  return heap().release(block) ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 cudaError_t cudaMallocHost(void** block, std::size_t bytes) {
@@ -215,15 +204,9 @@ cudaError_t cudaFreeHost(void* block) {
   return pinned().release(block) ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-cudaError_t cudaMallocManaged(void** block, std::size_t bytes, unsigned) {
-  const bool fits = heap().in_use() + managed().in_use() + bytes <= heap().size();
-  *block = fits ? managed().allocate(bytes) : nullptr;
-  return *block != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *total = heap().size();
-  *free = heap().size() - heap().in_use() - managed().in_use();
+  *free = heap().size() - heap().in_use();
   return cudaSuccess;
 }
 

@@ -9,6 +9,8 @@
 #include "core/cuda/launch.h"
 #include "core/cuda/runtime.h"
 #include "core/cuda/warp.cuh"
+#include "core/tensor/tensor.h"
+#include "tests/cuda_on_cpu/host_blocks.h"
 
 namespace bireme::cuda {
 namespace {
@@ -216,6 +218,23 @@ TEST(CudaOnCpuDeathTest, IllegalLaunchesAreReported) {
 TEST(CudaOnCpuDeathTest, TheHostCannotTouchDeviceMemory) {
   const Array<float> x(8);
   EXPECT_DEATH({ *const_cast<volatile float*>(x.data()) = 1; }, "");
+}
+
+__global__ void read_kernel(const float* from, float* to) { *to = *from; }
+
+TEST(CudaOnCpuDeathTest, AKernelCannotTouchTensorsOfTheHost) {
+  if (!cuda_on_cpu::closes_host()) GTEST_SKIP() << "no memory protection keys, or AddressSanitizer";
+  const auto memory = make_host_memory();
+  const Tensor host(*memory, {1}, DType::f32);
+  host.data<float>()[0] = 5;
+  const Array<float> x(1);
+  EXPECT_DEATH(
+      {
+        launch(nullptr, {{1}, {1}}, read_kernel, host.data<float>(), x.data());
+        cudaDeviceSynchronize();
+      },
+      "");
+  EXPECT_EQ(host.data<float>()[0], 5);
 }
 
 __global__ void store_kernel(int* to, int value) { *to = value; }

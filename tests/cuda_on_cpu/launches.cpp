@@ -9,7 +9,8 @@ Launches& launches() {
   static struct Total : Launches {
     ~Total() {
       const char* path = std::getenv("CUDA_ON_CPU_LAUNCHES");
-      if (path != nullptr) std::ofstream(path) << kernels << ' ' << products << ' ' << copies << '\n';
+      if (path != nullptr)
+        std::ofstream(path) << kernels << ' ' << products << ' ' << copies << ' ' << waits << '\n';
     }
   } total;
   return total;

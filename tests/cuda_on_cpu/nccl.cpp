@@ -69,7 +69,7 @@ struct ncclComm {
     const Fault fault = next_fault(group->transport->rank());
     if (fault == Fault::call) return ncclSystemError;
     cuda_on_cpu::enqueue(stream, [group = group, fault, exchange] {
-      if (fault == Fault::later) group->error = ncclRemoteError;
+      if (fault == Fault::later) group->error = ncclSystemError;
       if (group->error != ncclSuccess) return;  // on a GPU it would hang until it is aborted
       try {
         exchange(*group->transport);

@@ -39,7 +39,7 @@ Tensor filled(cuda::DeviceMemory& memory, std::int64_t count, double value, DTyp
 
 /// Whether the tensor holds nothing but `value`, as a kernel on the caller's stream sees it.
 bool holds(cuda::DeviceMemory& memory, const Tensor& tensor, float value) {
-  const Tensor host = memory.on_host(memory.converted(tensor, DType::f32));
+  const Tensor host = on_host(convert(memory, tensor, DType::f32));
   for (const float x : host.values<float>())
     if (x != value) {
       std::fprintf(stderr, "%g, not %g\n", double{x}, double{value});
@@ -169,7 +169,7 @@ bool copy_sees(std::uint64_t seed, bool with_event) {
   if (with_event) cuda::order(memory.stream(), stream.get(), ready);
   ncclAllReduce(from.raw(), to.raw(), 8, ncclFloat32, ncclSum, comm, stream.get());
   cuda::order(stream.get(), memory.stream(), done);
-  const Tensor host = memory.on_host(to);
+  const Tensor host = on_host(to);
   ncclCommDestroy(comm);
   return host.values<float>()[0] == 1;
 }

@@ -143,7 +143,10 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return error;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return finish(stream); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  ++launches().waits;
+  return finish(stream);
+}
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   const std::lock_guard lock(queues().mutex);
@@ -187,6 +190,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const std::lock_guard lock(queues().mutex);
+  ++launches().waits;
   const std::uint64_t ticket = event->recorded;
   return run_until([&] { return event->reached >= ticket; });
 }
@@ -217,7 +221,23 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   } else {
     enqueue(stream, [=] { std::memcpy(to, from, bytes); });
   }
-  return on_host(to) ? finish(stream) : cudaPeekAtLastError();
+  if (!on_host(to)) return cudaPeekAtLastError();
+  ++launches().waits;
+  return finish(stream);
+}
+
+/// Between addresses of the GPU.
+cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_stride, const void* from, std::size_t from_stride,
+                              std::size_t bytes, std::size_t rows, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (kind != cudaMemcpyDeviceToDevice || bytes > to_stride || bytes > from_stride)
+    return remember(cudaErrorInvalidValue);
+  ++launches().copies;
+  enqueue(stream, [=] {
+    for (std::size_t r = 0; r < rows; ++r)
+      std::memcpy(static_cast<std::byte*>(to) + r * to_stride,
+                  static_cast<const std::byte*>(from) + r * from_stride, bytes);
+  });
+  return cudaPeekAtLastError();
 }
 
 cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream) {

@@ -35,7 +35,7 @@ steps = 4
 log_every = 1
 evaluate_every = 0
 )";
-constexpr int kSide = 8, kPictures = 12;
+constexpr int kSide = 8, kPictures = 12, kMorePictures = 24;
 
 constexpr const char* kLanguageModel = R"([model]
 embed_dim = 32
@@ -55,12 +55,8 @@ log_every = 1
 evaluate_every = 0
 )";
 
-constexpr const char* kOrpo = R"([data]
+constexpr const char* kPreferences = R"([data]
 batch_size = 4
-
-[objective]
-type = "orpo"
-lambda = 0.25
 
 [schedule]
 warmup_steps = 1
@@ -73,13 +69,14 @@ evaluate_every = 0
 
 /// What runs on the GPU.
 struct Counted {
-  std::int64_t kernels = 0, products = 0, copies = 0;
+  std::int64_t kernels = 0, products = 0, copies = 0, waits = 0;
   friend bool operator==(const Counted&, const Counted&) = default;
   friend Counted operator-(const Counted& a, const Counted& b) {
-    return {a.kernels - b.kernels, a.products - b.products, a.copies - b.copies};
+    return {a.kernels - b.kernels, a.products - b.products, a.copies - b.copies, a.waits - b.waits};
   }
   friend std::ostream& operator<<(std::ostream& to, const Counted& c) {
-    return to << c.kernels << " kernels, " << c.products << " products, " << c.copies << " copies";
+    return to << c.kernels << " kernels, " << c.products << " products, " << c.copies << " copies, "
+              << c.waits << " waits";
   }
 };
 
@@ -87,8 +84,12 @@ class CudaTraining : public ::testing::Test {
  protected:
   CudaTraining() {
     folder_.write("tiny.toml", kConfiguration);
-    DatasetWriter writer({.output = folder_.path() / "set", .classes = {"a", "b", "c"}, .shard_size = 6});
-    for (int picture = 0; picture < kPictures; ++picture) {
+    write_pictures("set", kPictures);
+  }
+
+  void write_pictures(const std::string& name, int count) const {
+    DatasetWriter writer({.output = folder_.path() / name, .classes = {"a", "b", "c"}, .shard_size = 6});
+    for (int picture = 0; picture < count; ++picture) {
       EncodedPicture encoded{
           .bytes = {}, .height = kSide, .width = kSide, .channels = 1, .label = picture % 3};
       for (int pixel = 0; pixel < kSide * kSide; ++pixel)
@@ -121,18 +122,21 @@ class CudaTraining : public ::testing::Test {
                 "CUDA_ON_CPU_LAUNCHES=" + file);
       EXPECT_EQ(outcome.code, 0) << outcome.output;
       Counted counted;
-      std::ifstream(file) >> counted.kernels >> counted.products >> counted.copies;
+      std::ifstream(file) >> counted.kernels >> counted.products >> counted.copies >> counted.waits;
       return counted;
     };
     const Counted three = count(3);
     return three - count(2);
   }
 
-  /// A number of each step, from the run's metrics.
+  /// A number of each step that has it, from the run's metrics.
   std::vector<double> metric(const std::string& run, const std::string& name) const {
     std::ifstream lines(folder_.path() / run / "metrics.jsonl");
     std::vector<double> values;
-    for (std::string line; std::getline(lines, line);) values.push_back(nlohmann::json::parse(line).at(name));
+    for (std::string line; std::getline(lines, line);) {
+      const nlohmann::json numbers = nlohmann::json::parse(line);
+      if (numbers.contains(name)) values.push_back(numbers.at(name));
+    }
     return values;
   }
   std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
@@ -184,6 +188,20 @@ TEST_F(CudaTraining, DinoFollowsTheTrajectoryOfTheCpu) {
   expect_near(metric("gpu", "grad_norm"), metric("cpu", "grad_norm"), 1e-4);
 }
 
+TEST_F(CudaTraining, DinoInTwoPartsWithEvaluationsIsAsOnTheCpu) {
+  const std::string words = " --parallel.accumulate 2 --run.evaluate_every 2 --data.evaluation_train " +
+                            path("more") + " --data.evaluation_test " + path("more");
+  write_pictures("more", kMorePictures);
+  const Outcome cpu = train(BIREME_PROGRAM, "cpu", "--run.device cpu" + words);
+  ASSERT_EQ(cpu.code, 0) << cpu.output;
+  const Outcome gpu = train(BIREME_CUDA_PROGRAM, "gpu", "--run.device cuda" + words);
+  ASSERT_EQ(gpu.code, 0) << gpu.output;
+  for (const char* name : {"loss", "center_norm", "marginal_entropy"})
+    expect_near(metric("gpu", name), metric("cpu", name), 1e-5);
+  for (const char* name : {"knn_raw", "knn_teacher", "knn_student"})
+    EXPECT_EQ(metric("gpu", name), metric("cpu", name)) << name;
+}
+
 TEST_P(CudaLanguageModel, FollowsTheTrajectoryOfTheCpu) {
   const std::string model = words_of(GetParam());
   const Outcome cpu = train(BIREME_PROGRAM, "cpu", "--run.device cpu" + model);
@@ -194,6 +212,22 @@ TEST_P(CudaLanguageModel, FollowsTheTrajectoryOfTheCpu) {
   expect_near(metric("gpu", "grad_norm"), metric("cpu", "grad_norm"), 1e-4);
 }
 
+TEST_P(CudaLanguageModel, EvaluatesOnTheWayLikeTheCpuAndGoesOnFromItsCheckpoint) {
+  const std::string words = words_of(GetParam()) +
+                            " --run.steps 4 --run.evaluate_every 2 --data.validation " + path(dataset_) +
+                            " --run.checkpoint_every 2 --run.keep_checkpoints 9";
+  const Outcome cpu = train(BIREME_PROGRAM, "cpu", "--run.device cpu" + words);
+  ASSERT_EQ(cpu.code, 0) << cpu.output;
+  const Outcome gpu = train(BIREME_CUDA_PROGRAM, "gpu", "--run.device cuda" + words);
+  ASSERT_EQ(gpu.code, 0) << gpu.output;
+  expect_near(metric("gpu", "validation_perplexity"), metric("cpu", "validation_perplexity"), 1e-5);
+  const std::vector<double> whole = metric("gpu", "loss");
+  std::filesystem::remove_all(folder_.path() / "gpu" / "checkpoints" / "step-00000004");
+  const Outcome again = train(BIREME_CUDA_PROGRAM, "gpu", "--resume --run.device cuda" + words);
+  ASSERT_EQ(again.code, 0) << again.output;
+  EXPECT_EQ(metric("gpu", "loss"), whole);
+}
+
 TEST_P(CudaLanguageModel, Bf16StaysNearTheTrajectoryOfFp32) {
   const std::string model = words_of(GetParam());
   ASSERT_EQ(train(BIREME_PROGRAM, "cpu", "--run.device cpu" + model).code, 0);
@@ -201,25 +235,60 @@ TEST_P(CudaLanguageModel, Bf16StaysNearTheTrajectoryOfFp32) {
   expect_near(metric("gpu", "loss"), metric("cpu", "loss"), 0.01);
 }
 
-TEST_P(CudaLanguageModel, OrpoFollowsTheTrajectoryOfTheCpu) {
-  std::string text, pairs;
-  for (int i = 0; i < 60; ++i) text += "the oars of ship " + std::to_string(i * 37 % 211) + " row\n";
-  prepare("text", text);
-  ASSERT_EQ(train(BIREME_PROGRAM, "base", "--run.device cpu" + words_of(GetParam())).code, 0);
-  for (int i = 0; i < 6; ++i) {
-    const std::string ship = "ship " + std::to_string(i * 37 % 211);
-    pairs += R"({"prompt": "the oars of )" + ship + R"(", "chosen": " row )" + std::string(i % 3, 'x') +
-             R"(", "rejected": " rest"})" + "\n";
+/// Objectives over answers, from a model that has learnt a little text.
+class CudaPreferences : public CudaLanguageModel {
+ protected:
+  /// Trains the base, and prepares answers for objectives from now on.
+  void begin(const std::string& kind) {
+    std::string text;
+    for (int i = 0; i < 60; ++i) text += "the oars of ship " + std::to_string(i * 37 % 211) + " row\n";
+    prepare("text", text);
+    ASSERT_EQ(train(BIREME_PROGRAM, "base", "--run.device cpu" + words_of(GetParam())).code, 0);
+    std::string lines;
+    for (int i = 0; i < 6; ++i) {
+      const std::string prompt = R"({"prompt": "the oars of ship )" + std::to_string(i * 37 % 211) + "\", ";
+      const std::string answer = "\" row " + std::string(i % 3, 'x') + "\"";
+      lines +=
+          prompt + (kind == "pairs" ? "\"chosen\": " + answer + ", \"rejected\": \" rest\"}\n"
+                                    : "\"completion\": " + answer + ", \"label\": " + std::to_string(i % 2) +
+                                          ", \"score\": " + std::to_string(i) + "}\n");
+    }
+    prepare(kind, lines);
+    folder_.write(configuration_, kPreferences);
   }
-  prepare("pairs", pairs);
-  folder_.write(configuration_, kOrpo);
-  const std::string words = " --model.type " + GetParam() + " --model.init " + path("base");
-  const Outcome cpu = train(BIREME_PROGRAM, "cpu", "--run.device cpu" + words);
-  ASSERT_EQ(cpu.code, 0) << cpu.output;
-  const Outcome gpu = train(BIREME_CUDA_PROGRAM, "gpu", "--run.device cuda" + words);
-  ASSERT_EQ(gpu.code, 0) << gpu.output;
-  expect_near(metric("gpu", "loss"), metric("cpu", "loss"), 1e-5);
-  expect_near(metric("gpu", "grad_norm"), metric("cpu", "grad_norm"), 1e-4);
+
+  void expect_the_trajectory_of_the_cpu(const std::string& objective) {
+    SCOPED_TRACE(objective);
+    const std::string words = " --model.type " + GetParam() + " --model.init " + path("base") +
+                              " --objective." + "type " + objective,
+                      run = std::to_string(runs_++);
+    const Outcome cpu = train(BIREME_PROGRAM, run + "-cpu", "--run.device cpu" + words);
+    ASSERT_EQ(cpu.code, 0) << cpu.output;
+    const Outcome gpu = train(BIREME_CUDA_PROGRAM, run + "-gpu", "--run.device cuda" + words);
+    ASSERT_EQ(gpu.code, 0) << gpu.output;
+    expect_near(metric(run + "-gpu", "loss"), metric(run + "-cpu", "loss"), 1e-5);
+    expect_near(metric(run + "-gpu", "grad_norm"), metric(run + "-cpu", "grad_norm"), 1e-4);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Models, CudaPreferences, ::testing::Values("llama", "rwkv", "xlstm"),
+                         [](const auto& info) { return info.param; });
+
+TEST_P(CudaPreferences, OrpoFollowsTheTrajectoryOfTheCpu) {
+  begin("pairs");
+  expect_the_trajectory_of_the_cpu("orpo --objective.lambda 0.25 --objective.diagnostics_every 2");
+}
+
+TEST_P(CudaPreferences, PairsFollowTheTrajectoryOfTheCpu) {
+  begin("pairs");
+  for (const std::string objective : {"sft", "dpo", "ipo", "simpo"})
+    expect_the_trajectory_of_the_cpu(objective);
+}
+
+TEST_P(CudaPreferences, FeedbackFollowsTheTrajectoryOfTheCpu) {
+  begin("feedback");
+  for (const std::string value : {"separate", "shared", "constant"})
+    expect_the_trajectory_of_the_cpu("dro --objective.value " + value);
+  expect_the_trajectory_of_the_cpu("kto");
 }
 
 /// What starts a program on n ranks of this host, with a GPU each.
@@ -270,14 +339,14 @@ TEST_F(CudaTraining, AFailureOfNcclEndsEveryRankWithOneLine) {
 TEST_F(CudaTraining, AStepOfDinoLaunchesAsManyKernelsAsTheDocumentationStates) {
   const Counted depth2 = launches_of_a_step(" --model.depth 2"),
                 depth3 = launches_of_a_step(" --model.depth 3");
-  EXPECT_EQ(depth3 - depth2, (Counted{22, 16, 0}));
-  EXPECT_EQ(depth2, (Counted{99, 51, 15}));
+  EXPECT_EQ(depth3 - depth2, (Counted{22, 16, 2, 0}));
+  EXPECT_EQ(depth2, (Counted{104, 51, 25, 3}));
 }
 
 TEST_P(CudaLanguageModel, AStepLaunchesAsManyKernelsAsTheDocumentationStates) {
   const std::string words = words_of(GetParam()) + " --data.documents_apart false";
   const std::map<std::string, Counted> stated{
-      {"llama", {39, 27, 11}}, {"rwkv", {70, 45, 11}}, {"xlstm", {97, 18, 11}}};
+      {"llama", {43, 27, 13, 2}}, {"rwkv", {74, 45, 12, 2}}, {"xlstm", {101, 18, 18, 2}}};
   EXPECT_EQ(launches_of_a_step(words), stated.at(GetParam()));
 }
 

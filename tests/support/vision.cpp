@@ -23,8 +23,9 @@ void load_golden_weights(const Golden& golden, ParameterSet& parameters, const s
     Parameter& parameter = parameters[i];
     const Tensor whole =
         golden.tensor("weights/" + parameter.name().substr(prefix.size())).reshape(parameter.whole_shape());
-    copy_part(convert(golden.memory(), whole, parameter.value().dtype()), parameter.value(),
-              parameter.partition());
+    const Tensor part(golden.memory(), parameter.shape(), parameter.value().dtype());
+    copy_part(convert(golden.memory(), whole, part.dtype()), part, parameter.partition());
+    copy(part, parameter.value());
   }
   parameters.refresh_bf16();
 }
