@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <tuple>
 
 #include "core/ops/pointwise/pointwise_kernels.h"
 #include "core/ops/update/update_kernels.h"
@@ -54,7 +55,7 @@ ReduceOverColumns DinoObjective::over_columns() const {
 void DinoObjective::begin(std::int64_t step) {
   step_ = step;
   settings_ = options_.schedule(step);
-  found_.clear();
+  parts_.clear();
   fill(logit_sum_, 0);
   fill(probability_sum_, 0);
   student_.head().freeze_last_layer(settings_.freeze_last_layer);
@@ -78,8 +79,7 @@ Var DinoObjective::compute(Tape& tape, const Batch& any_batch) {
                                      .teacher_temperature = static_cast<float>(settings_.teacher_temperature),
                                      .global_images = options_.global_images},
                                     over_columns());
-  found_.push_back(result.loss.value());
-  found_.push_back(result.statistics.entropy_sum);
+  parts_.add(result.loss.value(), result.statistics.entropy_sum);
   backend_.pointwise().add({.from = result.statistics.teacher_logit_sum, .to = logit_sum_});
   backend_.pointwise().add({.from = result.statistics.mean_probability_sum, .to = probability_sum_});
   return result.loss;
@@ -93,12 +93,7 @@ double DinoObjective::reduce() {
   Communicator& data = mesh_.data();
   data.all_reduce(logit_sum_, Reduce::sum).wait();
   data.all_reduce(probability_sum_, Reduce::sum).wait();
-  loss_ = entropy_ = 0;
-  const std::vector<Tensor> found = on_host(found_);
-  for (std::size_t i = 0; i < found.size(); i += 2) {
-    loss_ += static_cast<double>(found[i].data<float>()[0]);
-    entropy_ += found[i + 1].data<double>()[0];
-  }
+  std::tie(loss_, entropy_) = parts_.sums();
   loss_ = data.all_reduce_value(loss_, Reduce::sum);
   const double rows = static_cast<double>(kGlobalCrops * options_.global_images);
   entropy_ = data.all_reduce_value(entropy_, Reduce::sum) / rows;

@@ -6,6 +6,7 @@
 #include "distributed/mesh.h"
 #include "models/dino_network.h"
 #include "objectives/objective.h"
+#include "objectives/part_sums.h"
 
 namespace bireme {
 
@@ -65,7 +66,7 @@ class DinoObjective final : public Objective {
   std::int64_t step_ = 0;
   DinoStep settings_;
   double loss_ = 0, entropy_ = 0;
-  std::vector<Tensor> found_;  // loss and entropy of each micro-batch: read when the step is over
+  PartSums parts_;  // loss and entropy
   int collapsed_steps_ = 0;
 };
 

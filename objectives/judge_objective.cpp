@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 
 #include "core/ops/linear/linear.h"
 #include "objectives/answer_pass.h"
 #include "objectives/evaluate/win_rate.h"
+#include "objectives/host_numbers.h"
 
 namespace bireme {
 
@@ -44,13 +46,7 @@ ScoredRows scored_rows(const Tensor& targets) {
   return rows;
 }
 
-/// Numbers of a tensor on the host, whatever type and device they have.
-std::vector<double> numbers_of(const Tensor& tensor) {
-  const Tensor wide = convert(tensor.memory().host(), tensor, DType::f64);
-  return {wide.values<double>().begin(), wide.values<double>().end()};
-}
-
-/// The same way back: zeros but for the scored rows.
+/// The gradient of the scores: zeros but for the scored rows.
 Tensor gradient_of(const Tensor& scores, const ScoredRows& rows, const BradleyTerry& loss, double factor) {
   const Tensor gradient(scores.memory().host(), scores.shape(), DType::f64);
   fill(gradient, 0);
@@ -70,7 +66,8 @@ Var JudgeObjective::compute(Tape& tape, const Batch& any_batch) {
                                    {.type = options_.type, .recompute = options_.recompute});
   const Var scores = linear(tape, hidden, head_, nullptr);  // of every row: one number each costs nothing
   const ScoredRows rows = scored_rows(batch.targets);
-  const std::vector<double> all = numbers_of(scores.value());
+  const Tensor numbers = numbers_of(scores.value());
+  const std::span<const double> all = numbers.values<double>();
   std::vector<double> chosen, rejected;
   for (std::size_t i = 0; i < rows.chosen.size(); ++i) {
     chosen.push_back(all[static_cast<std::size_t>(rows.chosen[i])]);
@@ -83,7 +80,8 @@ Var JudgeObjective::compute(Tape& tape, const Batch& any_batch) {
   fill(value, result.loss);
   return tape.record("bradley_terry", {scores}, value,
                      [scores, rows, result = std::move(result)](const Tensor& dy, Gradients& into) {
-                       into.give(scores, gradient_of(scores.value(), rows, result, numbers_of(dy).front()));
+                       into.give(scores,
+                                 gradient_of(scores.value(), rows, result, numbers_of(dy).data<double>()[0]));
                      });
 }
 

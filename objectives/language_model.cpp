@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 namespace bireme {
 
@@ -10,7 +11,7 @@ LanguageModelObjective::LanguageModelObjective(const Options& options, const Mes
 
 void LanguageModelObjective::begin(std::int64_t /*step*/) {
   targets_ = 0;
-  found_.clear();
+  parts_.clear();
 }
 
 Var LanguageModelObjective::compute(Tape& tape, const Batch& any_batch) {
@@ -22,18 +23,12 @@ Var LanguageModelObjective::compute(Tape& tape, const Batch& any_batch) {
                                                .z_loss = options_.z_loss,
                                                .l2_wrap = options_.l2_wrap});
   targets_ += result.count;
-  found_.push_back(result.loss.value());
-  found_.push_back(result.top);
+  parts_.add(result.loss.value(), result.top);
   return result.loss;
 }
 
 double LanguageModelObjective::reduce() {
-  loss_ = top_ = 0;
-  const std::vector<Tensor> found = on_host(found_);
-  for (std::size_t i = 0; i < found.size(); i += 2) {
-    loss_ += static_cast<double>(found[i].data<float>()[0]);
-    top_ += found[i + 1].data<double>()[0];
-  }
+  std::tie(loss_, top_) = parts_.sums();
   Communicator& data = mesh_.data();
   targets_ = data.all_reduce_value(targets_, Reduce::sum);
   top_ = data.all_reduce_value(top_, Reduce::sum);

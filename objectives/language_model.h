@@ -3,6 +3,7 @@
 #include "distributed/mesh.h"
 #include "models/language_model.h"
 #include "objectives/objective.h"
+#include "objectives/part_sums.h"
 
 namespace bireme {
 
@@ -36,7 +37,7 @@ class LanguageModelObjective final : public Objective {
   const Mesh& mesh_;
   LanguageModel& model_;
   double loss_ = 0, targets_ = 0, top_ = 0, scale_ = 1;
-  std::vector<Tensor> found_;  // loss and number of tops of each micro-batch: read when the step is over
+  PartSums parts_;  // loss and number of tops
 };
 
 }  // namespace bireme

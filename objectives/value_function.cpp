@@ -6,13 +6,11 @@
 
 #include "core/ops/embedding/embedding.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
+#include "objectives/host_numbers.h"
 
 namespace bireme {
 
 namespace {
-
-/// The numbers of a tensor in fp64, on the host.
-Tensor numbers_of(const Tensor& tensor) { return convert(tensor.memory().host(), tensor, DType::f64); }
 
 /// Gives numbers of the host to a gradient.
 void contribute(const Backend& backend, const Tensor& numbers, const Target& to) {
