@@ -5,6 +5,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <cmath>
+#include <map>
 #include <string>
 
 #include "core/cpu/cpu_backend.h"
@@ -50,10 +51,15 @@ class Instance {
   ParameterSet parameters_;
 };
 
-/// What output i is multiplied by. Multiples of 1/16, hence the same in every type.
-Tensor weights(const Shape& shape, std::size_t output) {
-  Tensor tensor = random_normal(shape, {.seed = 1000 + output});
-  for (double& w : tensor.values<double>()) w = std::round(16 * w) / 16;
+/// What the values of an output are multiplied by. Multiples of 1/16, hence the same in every type. They are
+/// kept, since central differences ask for them twice an entry.
+const Tensor& weights(const Shape& shape, std::size_t output) {
+  thread_local std::map<std::pair<std::size_t, std::vector<std::int64_t>>, Tensor> known;
+  Tensor& tensor = known[{output, {shape.begin(), shape.end()}}];
+  if (!tensor) {
+    tensor = random_normal(shape, {.seed = 1000 + output});
+    for (double& w : tensor.values<double>()) w = std::round(16 * w) / 16;
+  }
   return tensor;
 }
 
@@ -61,8 +67,9 @@ double weighed(const std::vector<Var>& outputs) {
   double total = 0;
   const auto memory = make_host_memory();
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const Tensor y = convert(*memory, outputs[i].value(), DType::f64), w = weights(y.shape(), i);
-    for (std::int64_t j = 0; j < y.elements(); ++j) total += y.data<double>()[j] * w.data<double>()[j];
+    const Tensor y = convert(*memory, outputs[i].value(), DType::f64);
+    const auto values = y.values<double>(), w = weights(y.shape(), i).values<double>();
+    for (std::size_t j = 0; j < values.size(); ++j) total += values[j] * w[j];
   }
   return total;
 }
