@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/io/safetensors_writer.h"
 #include "distributed/agreement.h"
 #include "distributed/checkpoint_manifest.h"
@@ -160,14 +161,14 @@ fs::path save_checkpoint(const fs::path& folder, std::int64_t step, const Checkp
       }
     }
     if (failure) std::rethrow_exception(failure);
-    return report.dump();
+    return json_text(report);
   });
 
   run_on_first(world, [&] {
     CheckpointManifest manifest;
     manifest.step = step;
     for (const std::string& text : reports) {
-      const json report = json::parse(text);
+      const json report = parse_json(text);
       for (const auto& [name, file] : report.items()) {
         manifest.files[name] = {.record = {.bytes = file["bytes"], .checksum = file["checksum"]},
                                 .tensors = file["tensors"]};

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "core/io/safetensors.h"
 
 namespace bireme {
@@ -50,18 +51,18 @@ std::string CheckpointManifest::to_text() const {
   }
   json manifest = {
       {"format", "bireme checkpoint"}, {"version", kVersion}, {"step", step}, {"files", std::move(list)}};
-  manifest["checksum"] = checksum_bytes(manifest.dump());
-  return manifest.dump(1) + "\n";
+  manifest["checksum"] = checksum_bytes(json_text(manifest));
+  return json_text(manifest, 1) + "\n";
 }
 
 CheckpointManifest CheckpointManifest::parse(const std::string& text, const fs::path& place) {
   CheckpointManifest result;
   try {
-    json manifest = json::parse(text);
+    json manifest = parse_json(text);
     const int version = manifest.at("version");
     const std::string checksum = manifest.at("checksum");
     manifest.erase("checksum");
-    if (const std::string actual = checksum_bytes(manifest.dump()); actual != checksum) {
+    if (const std::string actual = checksum_bytes(json_text(manifest)); actual != checksum) {
       refuse(fmt::format("manifest has checksum {}, it says {}", actual, checksum), place);
     }
     if (version != kVersion) {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "distributed/agreement.h"
 
 namespace bireme {
@@ -158,9 +159,10 @@ std::optional<LatestCheckpoint> find_latest_checkpoint(const fs::path& folder) {
 }
 
 std::optional<LatestCheckpoint> find_latest_checkpoint(const fs::path& folder, Communicator& world) {
-  const json found = json::parse(run_on_first(world, [&] {
+  const json found = parse_json(run_on_first(world, [&] {
     const std::optional<LatestCheckpoint> latest = find_latest_checkpoint(folder);
-    return latest ? json{{"step", latest->step}, {"warnings", latest->warnings}}.dump() : std::string("{}");
+    return latest ? json_text(json{{"step", latest->step}, {"warnings", latest->warnings}})
+                  : std::string("{}");
   }));
   if (found.empty()) return std::nullopt;
   return LatestCheckpoint{

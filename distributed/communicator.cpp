@@ -1,6 +1,5 @@
 #include "distributed/communicator.h"
 
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include <cstring>
 #include <exception>
 
+#include "core/base/log.h"
 #include "distributed/mpi_communicator.h"
 
 namespace bireme {
@@ -22,7 +22,7 @@ Work& Work::operator=(Work&& other) noexcept {
 
 Work::~Work() {
   if (pending_ == nullptr || std::uncaught_exceptions() > 0) return;
-  spdlog::error("nobody waited for {}", pending_->name());
+  log_error("nobody waited for {}", pending_->name());
   assert(!"work destroyed before wait()");
 }
 

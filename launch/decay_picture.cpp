@@ -11,7 +11,7 @@ namespace bireme {
 
 namespace {
 
-constexpr int kWidth = 1000, kHeight = 760;
+constexpr int kDecayWidth = 1000, kDecayHeight = 760;
 constexpr double kPalest = 0.88;  // of the colour scale: beyond it yellow hides on white
 
 std::string curves_block(const std::string& name, const DecayCurves& curves) {
@@ -65,7 +65,7 @@ std::string decay_script(const DecayPicture& picture, const std::filesystem::pat
   const auto [low, high] = look_back_range(picture);
   std::string text = "set encoding utf8\n";
   text += curves_block("initial", picture.initial) + curves_block("trained", picture.trained);
-  text += fmt::format("set terminal {}\nset output {}\n", gnuplot_terminal(output, kWidth, kHeight),
+  text += fmt::format("set terminal {}\nset output {}\n", gnuplot_terminal(output, kDecayWidth, kDecayHeight),
                       gnuplot_string(output.string()));
   text += gnuplot_viridis(static_cast<int>(layers), kPalest);
   text += fmt::format(

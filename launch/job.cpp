@@ -2,10 +2,10 @@
 
 #include <omp.h>
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/spdlog.h>
 
 #include <cstdio>
 
+#include "core/base/log.h"
 #include "core/cpu/cpu_backend.h"
 #include "core/cuda/cuda_backend.h"
 #include "distributed/failure.h"
@@ -52,7 +52,7 @@ Context make_context(const Configuration& configuration, Communicator& world) {
       configuration.run.threads > 0 ? static_cast<int>(configuration.run.threads) : default_threads(world);
   omp_set_num_threads(context.threads);
   if (const auto warning = affinity_warning(world); warning && configuration.run.threads == 0)
-    spdlog::warn("{}", *warning);
+    log_warning("{}", *warning);
   if (configuration.run.device == "cuda" && world.size() > 1) {
     context.gpu_ranks = make_nccl(world, context.backend->memory());
     if (context.gpu_ranks == nullptr)

@@ -1,7 +1,6 @@
 #include "launch/metrics.h"
 
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
+#include "core/base/log.h"
 
 namespace bireme {
 
@@ -29,20 +30,20 @@ void truncate_after(const std::filesystem::path& path, std::int64_t last_step) {
   std::uintmax_t kept = 0, position = 0;
   for (std::string line; std::getline(stream, line) && !stream.eof();) {
     position += line.size() + 1;
-    const auto step = step_of(nlohmann::json::parse(line, nullptr, false));
+    const auto step = step_of(try_parse_json(line));
     if (!step) continue;
     if (*step > last_step || last_step == 0) break;  // a fresh start keeps nothing
     kept = position;
   }
   error.clear();
   if (std::filesystem::file_size(path, error) > kept) std::filesystem::resize_file(path, kept, error);
-  if (error) spdlog::warn("{} cannot be cut back to step {}: {}", path.string(), last_step, error.message());
+  if (error) log_warning("{} cannot be cut back to step {}: {}", path.string(), last_step, error.message());
 }
 
 std::filesystem::path prepared(const std::filesystem::path& folder, std::int64_t resume_step) {
   std::error_code error;
   std::filesystem::create_directories(folder / "tensorboard", error);
-  if (error) spdlog::warn("{} cannot be made: {}", (folder / "tensorboard").string(), error.message());
+  if (error) log_warning("{} cannot be made: {}", (folder / "tensorboard").string(), error.message());
   truncate_after(folder / "metrics.jsonl", resume_step);
   return folder;
 }
@@ -56,8 +57,8 @@ Metrics::Metrics(const std::filesystem::path& folder, std::int64_t resume_step)
 void Metrics::warn_once(const AppendFile& file, bool& has_warned) {
   if (file.lost() == 0 || has_warned) return;
   has_warned = true;
-  spdlog::warn("{} cannot be written ({}): training goes on, and what does not fit is lost",
-               file.path().string(), file.problem());
+  log_warning("{} cannot be written ({}): training goes on, and what does not fit is lost",
+              file.path().string(), file.problem());
 }
 
 void Metrics::set(std::string_view name, double value) {
@@ -91,7 +92,7 @@ std::string metrics_line(std::int64_t step, std::span<const Metric> metrics) {
       line[metric.name] = metric.value;
     }
   }
-  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  return json_text(line) + "\n";
 }
 
 const MetricHistory::Curve* MetricHistory::find(const std::string& name) const {
@@ -109,7 +110,7 @@ MetricHistory read_metrics(const std::filesystem::path& run) {
   std::int64_t number = 0;
   for (std::string text; std::getline(stream, text);) {
     ++number;
-    const auto line = nlohmann::json::parse(text, nullptr, false);
+    const auto line = try_parse_json(text);
     const auto step = step_of(line);
     if (!step) {
       if (stream.eof()) break;  // a run that was killed while it wrote, or is writing

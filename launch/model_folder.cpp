@@ -1,9 +1,9 @@
 #include "launch/model_folder.h"
 
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/spdlog.h>
 
 #include "core/base/error.h"
+#include "core/base/log.h"
 #include "core/data/manifest.h"
 #include "distributed/checkpoint_reader.h"
 
@@ -21,7 +21,7 @@ fs::path latest_checkpoint(const fs::path& run) {
   if (!latest)
     throw Error(ErrorKind::checkpoint, "the run has no checkpoint yet", run.string(),
                 "wait for its first one (run.checkpoint_every), or name another run");
-  for (const std::string& warning : latest->warnings) spdlog::warn("{}", warning);
+  for (const std::string& warning : latest->warnings) log_warning("{}", warning);
   return latest->folder;
 }
 

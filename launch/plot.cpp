@@ -64,7 +64,7 @@ std::string x_tics(const Panel& panel) {
   return fmt::format("set xtics {}\nset format x '{}'\n", distance, format);
 }
 
-constexpr double kCharacter = 6.4;  // mean width of a letter of 10 points, in pixels
+constexpr double kLetterWidth = 6.4;  // mean width of a letter of 10 points, in pixels
 constexpr int kPanelWidth = 560, kPanelHeight = 360, kAxesWidth = 455, kTitleLine = 26;
 
 /// The legend: titles side by side above the axes, each in the colour of its line, so that no box hides a
@@ -80,7 +80,7 @@ std::string legend(const Panel& panel) {
     const std::string title = (series.style == Series::Style::dashed ? "- - " : "") + series.title;
     text += fmt::format("set label {} at graph {:.4f},1 offset 0,0.8 noenhanced textcolor rgb '{}'\n",
                         gnuplot_string(title), at, color_of(series.color).full);
-    at += (static_cast<double>(title.size()) + 2) * kCharacter / kAxesWidth;
+    at += (static_cast<double>(title.size()) + 2) * kLetterWidth / kAxesWidth;
   }
   return text;
 }
@@ -88,7 +88,7 @@ std::string legend(const Panel& panel) {
 /// The words over the whole picture, in as many centred lines as they need.
 std::vector<std::vector<Figure::Word>> title_lines(const Figure& figure, int width) {
   std::vector<std::vector<Figure::Word>> lines(1);
-  const auto room = static_cast<std::size_t>(width / kCharacter / 1.4);
+  const auto room = static_cast<std::size_t>(width / kLetterWidth / 1.4);
   std::size_t used = 0;
   for (const Figure::Word& word : figure.words) {
     if (used > 0 && used + word.text.size() > room) {
@@ -104,7 +104,7 @@ std::vector<std::vector<Figure::Word>> title_lines(const Figure& figure, int wid
 std::string title_labels(const std::vector<std::vector<Figure::Word>>& lines, int width, int height) {
   std::string text;
   for (std::size_t row = 0; row < lines.size(); ++row) {
-    const double letter = kCharacter * 1.4;  // 14 points
+    const double letter = kLetterWidth * 1.4;  // 14 points
     double length = -3;
     for (const Figure::Word& word : lines[row]) length += static_cast<double>(word.text.size()) + 3;
     double at = (width - length * letter) / 2;

@@ -5,6 +5,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "launch/preference_options.h"
 #include "objectives/evaluate/squared_distance.h"
 
@@ -52,7 +53,7 @@ TrainingEvaluation PreferenceEvaluation::measure() {
         "distance_squared",
         squared_distance(policy_.model().parameters(), reference_values_, context_.mesh->tensor()));
   if (win_rate_ && win_rate_->has_begun()) judge(found, details);
-  found.details = details.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  found.details = json_text(details);
   return found;
 }
 

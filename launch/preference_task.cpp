@@ -1,12 +1,12 @@
 #include "launch/preference_task.h"
 
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "core/base/error.h"
+#include "core/base/log.h"
 #include "core/tensor/random.h"
 #include "launch/checkpoint_files.h"
 #include "launch/model_folder.h"
@@ -193,7 +193,7 @@ void PreferenceTask::read_references(const std::filesystem::path& folder, bool b
   const ReferenceCache cache =
       ReferenceCache::prepare(data_->dataset, identity_of(data_->dataset, hash, context_.type, borrows),
                               context_.mesh->data(), score, {.writes = context_.mesh->tensor().rank() == 0});
-  if (world.rank() == 0) spdlog::info("reference log-probabilities: {}", cache.folder().string());
+  if (world.rank() == 0) log_info("reference log-probabilities: {}", cache.folder().string());
   references_ = cache.sums();
   if (borrows) mismatched_references_ = cache.mismatched_sums();
 }
@@ -279,12 +279,12 @@ void PreferenceTask::check_start() {
         configuration_.objective.desirable_weight * static_cast<double>(likes) /
         std::max(1e-9, configuration_.objective.undesirable_weight * static_cast<double>(dislikes));
     if (ratio < 1 || ratio > 1.5)
-      spdlog::warn(
+      log_warning(
           "liked answers weigh {:.2f} times as much as others ({} and {} of them); set "
           "objective.desirable_weight and undesirable_weight so that it is 1 to 1.5",
           ratio, likes, dislikes);
     if (configuration_.data.batch_size == 1)
-      spdlog::warn("a batch of one answer has no other to estimate the reference point from: it is 0");
+      log_warning("a batch of one answer has no other to estimate the reference point from: it is 0");
   }
   if (references_.empty()) return;
   // While the policy still is the reference, both give the same sums: what differs is a wrong template, type
@@ -304,15 +304,15 @@ void PreferenceTask::check_start() {
                          static_cast<double>(lengths.scored(which)));
   }
   const double middle = quantile(averages, 0.5), lowest = quantile(averages, 0);
-  spdlog::info(
+  log_info(
       "start: largest log ratio of a token {:.1e}; reference {:.2f} nats a token (median), {:.2f} (lowest)",
       largest, middle, lowest);
   const double allowed = context_.type == DType::f32 ? 1e-4 : 2e-2;
   if (largest > allowed && configuration_.objective.reference.empty())
-    spdlog::warn(
+    log_warning(
         "the policy differs from its reference before the first step: look at template and precision");
   if (lowest < 4 * middle - 4)
-    spdlog::warn("some answers are very unlikely under the reference: their log ratios will dominate");
+    log_warning("some answers are very unlikely under the reference: their log ratios will dominate");
 }
 
 Batch PreferenceTask::made_up_batch() const {

@@ -9,8 +9,10 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/data/shard_file.h"
 #include "core/io/text_lines.h"
+#include "objectives/preference/preference_loss.h"
 
 namespace bireme {
 
@@ -21,7 +23,7 @@ std::vector<JudgedStep> read_win_rates(const fs::path& file) {
   std::vector<JudgedStep> steps;
   TextLines lines(file);
   while (lines.next()) {
-    const auto json = nlohmann::json::parse(lines.line(), nullptr, false);
+    const auto json = try_parse_json(lines.line());
     if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer() ||
         !json.contains("judged_win_rate") || !json["judged_win_rate"].is_number())
       throw Error(ErrorKind::data, "is not a result of a checkpoint's win rate", lines.place(),
@@ -60,7 +62,7 @@ std::vector<SingleOutcomes> read_outcomes(const fs::path& run, const std::vector
   for (const JudgedStep& one : judged) {
     const fs::path file = run / "evaluation" / fmt::format("step-{:08}.json", one.step);
     if (!fs::exists(file)) return {};
-    const auto json = nlohmann::json::parse(read_file(file, std::int64_t{1} << 30), nullptr, false);
+    const auto json = try_parse_json(read_file(file, std::int64_t{1} << 30));
     if (!json.is_object() || !json.contains("right") || !json.contains("wins")) return {};
     outcomes.push_back(
         {.right = json["right"].get<std::vector<double>>(), .wins = json["wins"].get<std::vector<double>>()});
@@ -235,11 +237,6 @@ Panel category_panel(const MetricHistory& run) {
 
 /// At most this many points of a cloud, evenly taken.
 constexpr std::size_t kMostPoints = 3000;
-
-double quantile(std::vector<double> values, double share) {
-  std::ranges::sort(values);
-  return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1))];
-}
 
 Panel threshold_panel(const PairFile& pairs, double beta) {
   Panel panel{.title = fmt::format("DPO loss against c (nats), beta {}", beta),

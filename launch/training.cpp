@@ -1,13 +1,13 @@
 #include "launch/training.h"
 
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/spdlog.h>
 
 #include <chrono>
 #include <optional>
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/log.h"
 #include "core/data/loader.h"
 #include "distributed/checkpoint_reader.h"
 #include "distributed/signals.h"
@@ -48,7 +48,7 @@ class Training {
         folder_(request.run, configuration_, request.resume, world) {
     open_log({.folder = folder_.path(), .rank = world.rank()});
     if (world.rank() == 0)
-      for (const std::string& warning : configuration_warnings(configuration_)) spdlog::warn("{}", warning);
+      for (const std::string& warning : configuration_warnings(configuration_)) log_warning("{}", warning);
     task_->enter(folder_.path());
     start_ = request.resume ? resume() : std::nullopt;
     if (configuration_.run.profile) trainer_.measure(profile_);
@@ -83,14 +83,13 @@ class Training {
         save(step + 1);
       if (world_.all_reduce_value(signals.is_raised() ? 1 : 0, Reduce::max) > 0) {
         save(step + 1);
-        if (world_.rank() == 0)
-          spdlog::info("stopped by a signal after step {}; go on with --resume", step + 1);
+        if (world_.rank() == 0) log_info("stopped by a signal after step {}; go on with --resume", step + 1);
         return 0;
       }
     }
     save(steps);
     write_profile();
-    if (world_.rank() == 0) spdlog::info("done: {} steps, {}", steps, folder_.path().string());
+    if (world_.rank() == 0) log_info("done: {} steps, {}", steps, folder_.path().string());
     return 0;
   }
 
@@ -106,9 +105,9 @@ class Training {
     const auto latest = find_latest_checkpoint(folder_.checkpoints(), world_);
     if (!latest) return std::nullopt;
     for (const std::string& warning : latest->warnings)
-      if (world_.rank() == 0) spdlog::warn("{}", warning);
+      if (world_.rank() == 0) log_warning("{}", warning);
     const std::int64_t step = load_training_state(state_, latest->folder);
-    if (world_.rank() == 0) spdlog::info("resumed after step {} from {}", step, latest->folder.string());
+    if (world_.rank() == 0) log_info("resumed after step {} from {}", step, latest->folder.string());
     return step;
   }
 
@@ -123,7 +122,7 @@ class Training {
     const TrainingEvaluation found = task_->evaluate(is_first);  // collective
     for (const auto& [name, value] : found.numbers) set_metric(name, value);
     if (world_.rank() != 0) return;
-    spdlog::info("{}{}", is_first ? "" : fmt::format("step {}: ", step), found.message);
+    log_info("{}{}", is_first ? "" : fmt::format("step {}: ", step), found.message);
     if (found.details.empty()) return;
     std::filesystem::create_directories(folder_.evaluation());
     write_file_atomically(folder_.evaluation() / fmt::format("step-{:08}.json", step), found.details);
@@ -132,8 +131,8 @@ class Training {
   void skip(std::int64_t step, const Batch& batch) {
     ++skipped_;
     if (world_.rank() == 0)
-      spdlog::warn("step {}: loss or gradient is not finite; the step is not applied (first record {})",
-                   step + 1, first_record(batch));
+      log_warning("step {}: loss or gradient is not finite; the step is not applied (first record {})",
+                  step + 1, first_record(batch));
     if (skipped_ <= configuration_.run.max_skipped_steps) return;
     throw Error(ErrorKind::not_finite,
                 fmt::format("loss or gradient was not finite in {} steps in a row, the last is step {}",
@@ -169,14 +168,14 @@ class Training {
     if (evaluates) evaluate(false, done);
     write_metrics(done);
     if (const std::string warning = task_->objective().warning(); !warning.empty() && world_.rank() == 0)
-      spdlog::warn("{}", warning);
+      log_warning("{}", warning);
     window_seconds_ = 0;
     window_steps_ = 0;
   }
 
   void write_profile() const {
     if (!configuration_.run.profile || world_.rank() != 0) return;
-    spdlog::info("where the time of a step goes\n{}", profile_.table());
+    log_info("where the time of a step goes\n{}", profile_.table());
     write_file_atomically(folder_.path() / "profile.json", profile_.json());
   }
 

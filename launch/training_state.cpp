@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "distributed/checkpoint_reader.h"
 #include "distributed/shares.h"
 #include "launch/checkpoint_files.h"
@@ -87,7 +88,7 @@ std::string training_text(const TrainingState& state, std::int64_t step) {
     for (std::size_t i = 0; i < parameters.size(); ++i)
       steps[prefix + parameters[i].name()] = optimizer.steps()[i];
   json["optimizer_steps"] = steps;
-  return json.dump(1) + "\n";
+  return json_text(json, 1) + "\n";
 }
 
 std::filesystem::path save(const TrainingState& state, const std::filesystem::path& folder, std::int64_t step,
@@ -118,7 +119,7 @@ std::filesystem::path save_training_state(const TrainingState& state, const std:
 
 std::int64_t load_training_state(const TrainingState& state, const std::filesystem::path& checkpoint) {
   const CheckpointReader reader = CheckpointReader::open(checkpoint, state.context.mesh->world());
-  const auto json = nlohmann::json::parse(reader.text(kTrainingFile));
+  const auto json = parse_json(reader.text(kTrainingFile));
   if (json.at("dataset").get<std::string>() != state.task.fingerprint()) {
     throw Error(ErrorKind::checkpoint, "the run was trained on another dataset", checkpoint.string(),
                 "set data.path to the dataset that the run began with");

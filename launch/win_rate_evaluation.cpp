@@ -1,7 +1,6 @@
 #include "launch/win_rate_evaluation.h"
 
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/spdlog.h>
 
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -9,6 +8,8 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
+#include "core/base/log.h"
 #include "core/data/synthetic_preferences.h"
 #include "launch/model_folder.h"
 #include "objectives/reference_cache.h"
@@ -116,7 +117,7 @@ void WinRateEvaluation::check_judges(const AnswerDataset& data) {
   Communicator& world = context_.mesh->world();
   check_ = judges_.check(world, pairs, *tokenizer_);
   if (world.rank() != 0) return;
-  spdlog::info(
+  log_info(
       "win rate over {} prompts; judges: {}, right on {:.1f} % [{:.1f}, {:.1f}] of {} pairs, {:.1f} % "
       "[{:.1f}, {:.1f}] of the {} whose chosen answer is shorter{}",
       questions_.list.size(), judges_.size(), 100 * check_.accuracy, 100 * check_.interval.low,
@@ -125,9 +126,9 @@ void WinRateEvaluation::check_judges(const AnswerDataset& data) {
       judges_.is_for_debugging() ? "; likelihood judge, for debugging: no claim is made"
       : check_.is_reliable()     ? ""
                                  : ": not reliable, no claim is made");
-  if (judges_.size() < 3) spdlog::warn("fewer than three judges: train more, of other seeds, before a claim");
+  if (judges_.size() < 3) log_warning("fewer than three judges: train more, of other seeds, before a claim");
   if (!judges_.knows_its_part_only() || e.part != "evaluation" || data.manifest().part != "train")
-    spdlog::warn("the prompts of training, judges and evaluation are not known to be apart");
+    log_warning("the prompts of training, judges and evaluation are not known to be apart");
 }
 
 SampleAnswersOptions WinRateEvaluation::sampling() const {
@@ -146,24 +147,22 @@ std::vector<SampledAnswer> WinRateEvaluation::sample(const LanguageModel& model)
 
 std::string WinRateEvaluation::settings() const {
   const SampleAnswersOptions how = sampling();
-  return Json{{"format", "bireme reference answers"},
-              {"reference", reference_identity_},
-              {"seed", how.sampling.seed},
-              {"temperature", how.sampling.temperature},
-              {"max_tokens", how.max_tokens},
-              {"stop_tokens", how.stop_tokens},
-              {"questions", questions_.list.size()}}
-      .dump();
+  return json_text(Json{{"format", "bireme reference answers"},
+                        {"reference", reference_identity_},
+                        {"seed", how.sampling.seed},
+                        {"temperature", how.sampling.temperature},
+                        {"max_tokens", how.max_tokens},
+                        {"stop_tokens", how.stop_tokens},
+                        {"questions", questions_.list.size()}});
 }
 
 std::string WinRateEvaluation::kept_text(const std::vector<SampledAnswer>& answers) const {
   std::string text = settings() + "\n";
   for (std::size_t i = 0; i < answers.size(); ++i)
-    text += Json{{"prompt", questions_.list[i].tokens},
-                 {"tokens", answers[i].tokens},
-                 {"ended_by_limit", answers[i].ended_by_limit},
-                 {"text", answers[i].text}}
-                .dump() +
+    text += json_text(Json{{"prompt", questions_.list[i].tokens},
+                           {"tokens", answers[i].tokens},
+                           {"ended_by_limit", answers[i].ended_by_limit},
+                           {"text", answers[i].text}}) +
             "\n";
   return text;
 }
@@ -175,7 +174,7 @@ std::vector<SampledAnswer> WinRateEvaluation::parse_kept(const std::string& text
   if (!std::getline(lines, line) || line != settings()) return {};
   for (const Question& question : questions_.list) {
     if (!std::getline(lines, line)) return {};
-    const Json json = Json::parse(line, nullptr, false);
+    const nlohmann::json json = try_parse_json(line);
     if (!json.is_object() || json.value("prompt", TokenList{}) != question.tokens) return {};
     answers.push_back(
         sampled_answer(*tokenizer_, json.value("tokens", TokenList{}), json.value("ended_by_limit", false)));
@@ -206,7 +205,7 @@ void WinRateEvaluation::begin(const fs::path& run, const std::function<const Lan
     kept = world.broadcast_text(kept, 0);
   }
   // The first line is rank 0's, which alone knows the hash.
-  reference_identity_ = Json::parse(kept.substr(0, kept.find('\n')))["reference"].get<std::string>();
+  reference_identity_ = parse_json(kept.substr(0, kept.find('\n')))["reference"].get<std::string>();
   reference_answers_ = parse_kept(kept);
   if (judges_.size() > 0) reference_judged_ = judges_.judge(world, questions_.list, reference_answers_);
 }

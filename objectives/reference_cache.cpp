@@ -7,6 +7,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/base/sha256.h"
 #include "core/data/shard_file.h"
 #include "core/data/staged_dataset.h"
@@ -135,13 +136,14 @@ void commit(const fs::path& folder, const Layout& layout, const ReferenceIdentit
     const std::string name = Layout::name(shard);
     json["shards"].push_back({{"file", name}, {"checksum", checksum_file(folder / name)}});
   }
-  write_file_atomically(folder / kManifest, json.dump(2) + "\n");
+  write_file_atomically(folder / kManifest, json_text(json, 2) + "\n");
 }
 
 /// The manifest, checked against what is wanted of it.
-Json read_manifest(const fs::path& folder, const ReferenceIdentity& identity, const AnswerDataset& dataset) {
+nlohmann::json read_manifest(const fs::path& folder, const ReferenceIdentity& identity,
+                             const AnswerDataset& dataset) {
   const fs::path path = folder / kManifest;
-  const Json json = Json::parse(read_file(path, 64 << 20, ErrorKind::data), nullptr, false);
+  const nlohmann::json json = try_parse_json(read_file(path, 64 << 20, ErrorKind::data));
   if (!json.is_object() || json.value("format", "") != "bireme reference")
     refuse("is no reference cache", path);
   require_identity(identity, path, [&](const std::string& name) {
@@ -263,7 +265,7 @@ ReferenceCache ReferenceCache::open(const AnswerDataset& dataset, const Referenc
   if (!fs::exists(cache.folder_ / kManifest))
     throw Error(ErrorKind::data, "there is no whole reference cache", cache.folder_.string(),
                 "make it with `bireme prepare reference --model M --data DATASET`");
-  const Json json = read_manifest(cache.folder_, identity, dataset);
+  const nlohmann::json json = read_manifest(cache.folder_, identity, dataset);
   const Layout layout{.records = dataset.size(),
                       .answers = cache.answers_,
                       .shard_size = json["shard_size"].get<std::int64_t>()};

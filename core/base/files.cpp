@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/spdlog.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -16,6 +15,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <random>
+
+#include "core/base/log.h"
 
 namespace bireme {
 
@@ -240,7 +241,7 @@ void exchange(const fs::path& from, const fs::path& to) {
     fail(ErrorKind::checkpoint, "move aside", to, errno);
   if (::rename(from.c_str(), to.c_str()) != 0) {
     const int error = errno;
-    if (::rename(aside.c_str(), to.c_str()) != 0) spdlog::warn("the old folder is now {}", aside.string());
+    if (::rename(aside.c_str(), to.c_str()) != 0) log_warning("the old folder is now {}", aside.string());
     fail(ErrorKind::checkpoint, "rename the finished folder", to, error);
   }
   if (::rename(aside.c_str(), from.c_str()) != 0 && errno != ENOENT)
@@ -308,8 +309,8 @@ FileLock::FileLock(const fs::path& folder) {
   file_ = open_or_fail(path, O_RDWR | O_CREAT, ErrorKind::checkpoint, "create the lock file");
   if (::flock(file_.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) {
-      spdlog::warn("{} cannot be locked ({}): a second run in it would not be noticed", folder.string(),
-                   std::strerror(errno));
+      log_warning("{} cannot be locked ({}): a second run in it would not be noticed", folder.string(),
+                  std::strerror(errno));
       return;
     }
     std::array<char, 512> holder{};
@@ -320,7 +321,7 @@ FileLock::FileLock(const fs::path& folder) {
   }
   const std::string holder = fmt::format("process {} on {}", ::getpid(), host_name());
   if (::ftruncate(file_.get(), 0) != 0 || ::pwrite(file_.get(), holder.data(), holder.size(), 0) < 0)
-    spdlog::warn("cannot note the owner in {}: {}", path.string(), std::strerror(errno));
+    log_warning("cannot note the owner in {}: {}", path.string(), std::strerror(errno));
 }
 
 // ---- space ----

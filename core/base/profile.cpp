@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/base/json.h"
+
 namespace bireme {
 
 namespace {
@@ -93,7 +95,7 @@ std::string Profile::json() const {
                                          {"step_seconds", step_seconds_},
                                          {"unaccounted_seconds", unaccounted_seconds()},
                                          {"operations", operations}};
-  return report.dump(1) + "\n";
+  return json_text(report, 1) + "\n";
 }
 
 }  // namespace bireme

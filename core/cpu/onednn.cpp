@@ -18,13 +18,13 @@ dnnl::memory::data_type type_of(DType type) {
   return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
 }
 
-constexpr std::size_t kAlignment = 64;  // a cache line, and the widest vector
+constexpr std::size_t kCacheLine = 64;  // a cache line, and the widest vector
 
-/// The first aligned place of a buffer with kAlignment bytes to spare.
+/// The first aligned place of a buffer with kCacheLine bytes to spare.
 void* aligned(std::byte* buffer) {
   void* place = buffer;
-  std::size_t room = kAlignment + 1;
-  return std::align(kAlignment, 1, place, room);
+  std::size_t room = kCacheLine + 1;
+  return std::align(kCacheLine, 1, place, room);
 }
 
 struct Key {
@@ -44,7 +44,7 @@ struct KeyHash {
   }
 };
 
-struct Entry {
+struct CachedProduct {
   dnnl::matmul::primitive_desc description;
   dnnl::matmul primitive;
 };
@@ -59,16 +59,16 @@ struct MatrixProducts::Packed {
 struct MatrixProducts::State {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   mutable std::mutex mutex;
-  mutable std::unordered_map<Key, std::unique_ptr<Entry>, KeyHash> entries;
+  mutable std::unordered_map<Key, std::unique_ptr<CachedProduct>, KeyHash> entries;
 
-  const Entry& find(const Product& p, bool packed) const {
+  const CachedProduct& find(const Product& p, bool packed) const {
     const std::lock_guard lock(mutex);
-    std::unique_ptr<Entry>& entry = entries[{p, packed}];
+    std::unique_ptr<CachedProduct>& entry = entries[{p, packed}];
     if (entry == nullptr) entry = make(p, packed);
     return *entry;
   }
 
-  std::unique_ptr<Entry> make(const Product& p, bool packed) const {
+  std::unique_ptr<CachedProduct> make(const Product& p, bool packed) const {
     using Tag = dnnl::memory::format_tag;
     const auto type = type_of(p.input);
     const dnnl::memory::desc a({p.m, p.k}, type, p.transpose_a ? Tag::ba : Tag::ab);
@@ -87,10 +87,11 @@ struct MatrixProducts::State {
             ? dnnl::matmul::desc(a, b, dnnl::memory::desc({1, p.n}, dnnl::memory::data_type::f32, Tag::ab), c)
             : dnnl::matmul::desc(a, b, c);
     dnnl::matmul::primitive_desc built(description, attributes, engine);
-    return std::make_unique<Entry>(Entry{built, dnnl::matmul(built)});
+    return std::make_unique<CachedProduct>(CachedProduct{built, dnnl::matmul(built)});
   }
 
-  void execute(const Entry& entry, const void* a, const dnnl::memory& b, void* c, const float* bias) const {
+  void execute(const CachedProduct& entry, const void* a, const dnnl::memory& b, void* c,
+               const float* bias) const {
     dnnl::stream stream(engine);
     std::unordered_map<int, dnnl::memory> arguments{
         {DNNL_ARG_SRC, {entry.description.src_desc(), engine, const_cast<void*>(a)}},
@@ -111,7 +112,7 @@ struct MatrixProducts::State {
   /// Working memory of the calling thread, kept from product to product.
   static void* scratchpad(std::size_t bytes) {
     static thread_local std::vector<std::byte> memory;
-    if (memory.size() < bytes + kAlignment) memory.resize(bytes + kAlignment);
+    if (memory.size() < bytes + kCacheLine) memory.resize(bytes + kCacheLine);
     return aligned(memory.data());
   }
 };
@@ -122,7 +123,7 @@ MatrixProducts::~MatrixProducts() = default;
 void MatrixProducts::run(const Product& product, const void* a, const void* b, void* c,
                          const float* bias) const {
   if (product.m == 0 || product.n == 0) return;
-  const Entry& entry = state_->find(product, false);
+  const CachedProduct& entry = state_->find(product, false);
   state_->execute(entry, a, {entry.description.weights_desc(), state_->engine, const_cast<void*>(b)}, c,
                   bias);
 }
@@ -130,10 +131,10 @@ void MatrixProducts::run(const Product& product, const void* a, const void* b, v
 std::shared_ptr<const MatrixProducts::Packed> MatrixProducts::pack(const Product& product,
                                                                    const void* b) const {
   using Tag = dnnl::memory::format_tag;
-  const Entry& entry = state_->find(product, true);
+  const CachedProduct& entry = state_->find(product, true);
   auto packed = std::make_shared<Packed>();
   const auto description = entry.description.weights_desc();
-  packed->storage = std::make_unique_for_overwrite<std::byte[]>(description.get_size() + kAlignment);
+  packed->storage = std::make_unique_for_overwrite<std::byte[]>(description.get_size() + kCacheLine);
   packed->memory = {description, state_->engine, aligned(packed->storage.get())};
   dnnl::memory plain(
       {{product.k, product.n}, type_of(product.input), product.transpose_b ? Tag::ba : Tag::ab},

@@ -12,7 +12,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::size_t kShownBadLines = 10;
+constexpr std::size_t kShownBadAnswers = 10;
 
 }  // namespace
 
@@ -40,7 +40,7 @@ void AnswerLines::refuse(const std::string& what, const std::string& place) {
   if (!options_.skip_bad)
     throw Error(ErrorKind::data, what, place, "mend the line, or leave such lines out with --skip-bad");
   ++bad_lines_;
-  if (first_bad_lines_.size() < kShownBadLines)
+  if (first_bad_lines_.size() < kShownBadAnswers)
     first_bad_lines_.push_back(fmt::format("{}: {}", place, what));
 }
 

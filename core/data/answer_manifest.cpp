@@ -7,7 +7,6 @@
 namespace bireme {
 
 using manifest_json::Fields;
-using manifest_json::Json;
 
 namespace {
 
@@ -43,7 +42,7 @@ const char* to_string(Truncation truncation) {
 }
 
 std::string to_json(const AnswerManifest& manifest) {
-  Json json = manifest_json::common(manifest);
+  manifest_json::Json json = manifest_json::common(manifest);
   json["tokens"] = manifest.tokens;
   json["answer_tokens"] = manifest.answer_tokens;
   json["vocabulary"] = manifest.vocabulary;
@@ -54,7 +53,7 @@ std::string to_json(const AnswerManifest& manifest) {
   json["chat_template"] = manifest.chat_template;
   json["part"] = manifest.part;
   json["tokenizer"] = {{"kind", manifest.tokenizer_kind}, {"fingerprint", manifest.tokenizer_fingerprint}};
-  json["counts"] = Json::object();
+  json["counts"] = manifest_json::Json::object();
   for (const auto& [name, count] : manifest.counts) json["counts"][name] = count;
   json["likes"] = manifest.likes;
   json["dislikes"] = manifest.dislikes;
@@ -65,7 +64,7 @@ std::string to_json(const AnswerManifest& manifest) {
 }
 
 AnswerManifest parse_answer_manifest(std::string_view text, const std::string& where) {
-  const Json json = manifest_json::parse(text, where);
+  const manifest_json::Json json = manifest_json::parse(text, where);
   const Fields fields(json, where);
   AnswerManifest manifest;
   manifest.answer_kind = named(fields, "kind", kKinds);

@@ -9,6 +9,7 @@
 
 #include "core/base/checksum.h"
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/data/transcript.h"
 #include "core/text/utf8.h"
 
@@ -72,7 +73,7 @@ std::optional<double> number(const Json& record, const char* name) {
   if (!value) return {};
   if (!value->is_number() || !std::isfinite(value->get<double>()))
     throw RecordProblem(
-        fmt::format("its \"{}\" is {}, not a finite number", name, value->dump().substr(0, 40)));
+        fmt::format("its \"{}\" is {}, not a finite number", name, json_beginning(*value, 40)));
   return value->get<double>();
 }
 
@@ -144,7 +145,7 @@ std::optional<bool> label_of(const Json& json) {
   if (value->is_number() && value->get<double>() == 1) return true;
   if (value->is_number() && (value->get<double>() == 0 || value->get<double>() == -1)) return false;
   throw RecordProblem(
-      fmt::format("its \"label\" is {}, not true or false, 1 or 0, 1 or -1", value->dump().substr(0, 40)));
+      fmt::format("its \"label\" is {}, not true or false, 1 or 0, 1 or -1", json_beginning(*value, 40)));
 }
 
 AnswerText single_of(const Json& json, bool is_judged) {
@@ -190,7 +191,7 @@ Json parse_line(std::string_view line) {
     throw RecordProblem(fmt::format("byte {} of the line (0x{:02x}) is not UTF-8", valid + 1,
                                     static_cast<unsigned char>(line[valid])));
   try {
-    Json json = Json::parse(line);
+    Json json = parse_json(line);
     if (!json.is_object()) throw RecordProblem("is not a JSON object");
     return json;
   } catch (const Json::parse_error& error) {

@@ -36,15 +36,15 @@ void put_begin(Tokens& prompt, const Tokenizer& tokenizer) {
 }
 
 /// The prompt alone, and prompt and answer together.
-struct Sequences {
+struct EncodedTexts {
   Tokens alone;
   std::vector<Tokens> full;
 };
 
-Sequences chat_sequences(const AnswerText& text, const AnswerTokensOptions& options) {
+EncodedTexts chat_sequences(const AnswerText& text, const AnswerTokensOptions& options) {
   const ChatTemplate& form = require_template(options);
   const Conversation prompt = as_chat(text.prompt, "user", text.is_transcript).turns;
-  Sequences sequences{.alone = form.encode(*options.tokenizer, options.end, prompt, true), .full = {}};
+  EncodedTexts sequences{.alone = form.encode(*options.tokenizer, options.end, prompt, true), .full = {}};
   for (const Passage& answer : text.answers) {
     Conversation all = prompt;
     const Conversation turns = as_chat(answer, "assistant", text.is_transcript).turns;
@@ -54,8 +54,8 @@ Sequences chat_sequences(const AnswerText& text, const AnswerTokensOptions& opti
   return sequences;
 }
 
-Sequences string_sequences(const AnswerText& text, const AnswerTokensOptions& options) {
-  Sequences sequences{.alone = options.tokenizer->encode(text.prompt.text), .full = {}};
+EncodedTexts string_sequences(const AnswerText& text, const AnswerTokensOptions& options) {
+  EncodedTexts sequences{.alone = options.tokenizer->encode(text.prompt.text), .full = {}};
   for (const Passage& answer : text.answers) {
     Tokens full = options.tokenizer->encode(text.prompt.text + answer.text);
     if (options.end >= 0 && (full.empty() || full.back() != options.end)) full.push_back(options.end);
@@ -77,7 +77,7 @@ std::string counted(const std::string& what, std::size_t answer, std::size_t ans
 std::optional<AnswerRecord> tokenize_answers(const AnswerText& text, const AnswerTokensOptions& options,
                                              Counts& counts) {
   const bool is_chat = text.prompt.is_chat || options.as_chat;
-  Sequences sequences = is_chat ? chat_sequences(text, options) : string_sequences(text, options);
+  EncodedTexts sequences = is_chat ? chat_sequences(text, options) : string_sequences(text, options);
   auto prompt = std::ssize(sequences.alone);
   for (const Tokens& full : sequences.full) prompt = std::min(prompt, shared_length(sequences.alone, full));
   if (prompt < std::ssize(sequences.alone)) ++counts["boundary_merged"];

@@ -13,7 +13,7 @@ namespace bireme {
 namespace {
 
 // A record is some hundred tokens: a read takes a part of one chunk, or of two.
-constexpr std::int64_t kChunkTokens = 1 << 13;
+constexpr std::int64_t kAnswerChunkTokens = 1 << 13;
 
 }  // namespace
 
@@ -67,7 +67,7 @@ void AnswerWriter::write_shard() {
   const int token_bytes = manifest_.vocabulary <= 1 << 16 ? 2 : 4;
   {
     Hdf5Writer writer(path, tokens * token_bytes + records * 64);
-    writer.create_unsigned(answer_names::tokens, token_bytes, {tokens}, kChunkTokens);
+    writer.create_unsigned(answer_names::tokens, token_bytes, {tokens}, kAnswerChunkTokens);
     writer.write(answer_names::tokens, 0, tensor_of(*memory, tokens_, {tokens}));
     const auto list = [&](const char* name, const auto& values) {
       writer.write(name, tensor_of(*memory, values, {std::ssize(values)}));

@@ -5,10 +5,9 @@
 namespace bireme {
 
 using manifest_json::Fields;
-using manifest_json::Json;
 
 std::string to_json(const ImageManifest& manifest) {
-  Json json = manifest_json::common(manifest);
+  manifest_json::Json json = manifest_json::common(manifest);
   json["channels"] = manifest.channels;
   if (manifest.width > 0) {
     json["width"] = manifest.width;
@@ -21,7 +20,7 @@ std::string to_json(const ImageManifest& manifest) {
 }
 
 std::string to_json(const TokenManifest& manifest) {
-  Json json = manifest_json::common(manifest);
+  manifest_json::Json json = manifest_json::common(manifest);
   json["tokens"] = manifest.tokens;
   json["vocabulary"] = manifest.vocabulary;
   if (manifest.document_end >= 0) json["document_end"] = manifest.document_end;
@@ -33,12 +32,12 @@ std::string to_json(const TokenManifest& manifest) {
 }
 
 std::string parse_manifest_kind(std::string_view text, const std::string& where) {
-  const Json json = manifest_json::parse(text, where);
+  const manifest_json::Json json = manifest_json::parse(text, where);
   return Fields(json, where).text("kind");
 }
 
 ImageManifest parse_image_manifest(std::string_view text, const std::string& where) {
-  const Json json = manifest_json::parse(text, where);
+  const manifest_json::Json json = manifest_json::parse(text, where);
   const Fields fields(json, where);
   ImageManifest manifest;
   manifest_json::parse_common(manifest, fields, "images", false, where);
@@ -48,9 +47,9 @@ ImageManifest parse_image_manifest(std::string_view text, const std::string& whe
     manifest.width = static_cast<int>(fields.count("width", 1 << 20));
     manifest.height = static_cast<int>(fields.count("height", 1 << 20));
   }
-  manifest.classes = fields.list<std::string>("classes", &Json::is_string);
-  manifest.pixel_mean = fields.list<double>("pixel_mean", &Json::is_number);
-  manifest.pixel_std = fields.list<double>("pixel_std", &Json::is_number);
+  manifest.classes = fields.list<std::string>("classes", &manifest_json::Json::is_string);
+  manifest.pixel_mean = fields.list<double>("pixel_mean", &manifest_json::Json::is_number);
+  manifest.pixel_std = fields.list<double>("pixel_std", &manifest_json::Json::is_number);
   if (std::ssize(manifest.pixel_mean) != manifest.channels ||
       std::ssize(manifest.pixel_std) != manifest.channels)
     fields.fail(fmt::format("`pixel_mean` and `pixel_std` do not have {} entries", manifest.channels));
@@ -58,7 +57,7 @@ ImageManifest parse_image_manifest(std::string_view text, const std::string& whe
 }
 
 TokenManifest parse_token_manifest(std::string_view text, const std::string& where) {
-  const Json json = manifest_json::parse(text, where);
+  const manifest_json::Json json = manifest_json::parse(text, where);
   const Fields fields(json, where);
   TokenManifest manifest;
   manifest_json::parse_common(manifest, fields, "tokens", true, where);

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "core/base/files.h"
+#include "core/base/json.h"
 
 namespace bireme::manifest_json {
 
@@ -82,7 +83,7 @@ std::string finished(Json json, const DatasetManifest& manifest) {
     json["shards"].push_back(std::move(entry));
   }
   // File and class names come from file systems and need not be UTF-8.
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 }  // namespace bireme::manifest_json

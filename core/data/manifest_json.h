@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/data/manifest.h"
 
 // How manifests of every kind are written and taken apart.
@@ -54,7 +55,7 @@ class Fields {
     std::vector<T> values;
     if (!at(key).is_array()) fail(fmt::format("`{}` is not a list", key));
     for (const Json& value : at(key)) {
-      if (!(value.*is_right)()) fail(fmt::format("`{}` holds {}", key, value.dump().substr(0, 40)));
+      if (!(value.*is_right)()) fail(fmt::format("`{}` holds {}", key, json_beginning(value, 40)));
       values.push_back(value.get<T>());
     }
     return values;

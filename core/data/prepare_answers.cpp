@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/data/answer_writer.h"
 
 namespace bireme {
@@ -193,7 +194,7 @@ std::int32_t find_end_token(const Tokenizer& tokenizer, const fs::path& path) {
   if (tokenizer.special().document_end >= 0) return tokenizer.special().document_end;
   const fs::path config = (fs::is_directory(path) ? path : path.parent_path()) / "config.json";
   if (!fs::is_regular_file(config)) return -1;
-  const auto json = nlohmann::json::parse(read_file(config, 1 << 20, ErrorKind::data), nullptr, false);
+  const auto json = try_parse_json(read_file(config, 1 << 20, ErrorKind::data));
   if (!json.is_object() || !json.contains("eos_token_id")) return -1;
   const auto& id = json["eos_token_id"].is_array() && !json["eos_token_id"].empty() ? json["eos_token_id"][0]
                                                                                     : json["eos_token_id"];

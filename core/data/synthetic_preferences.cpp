@@ -10,6 +10,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/tensor/random.h"
 
 namespace bireme {
@@ -139,10 +140,9 @@ void write_preferences(const SyntheticPreferenceOptions& options, std::int64_t p
   std::string lines;
   for (std::int64_t i = 0; i < pairs; ++i) {
     const SyntheticPreference pair = make_preference(options, i);
-    lines +=
-        nlohmann::ordered_json{{"prompt", pair.prompt}, {"chosen", pair.chosen}, {"rejected", pair.rejected}}
-            .dump() +
-        "\n";
+    lines += json_text(nlohmann::ordered_json{
+                 {"prompt", pair.prompt}, {"chosen", pair.chosen}, {"rejected", pair.rejected}}) +
+             "\n";
   }
   write_file_atomically(output, lines);
 }
@@ -154,10 +154,9 @@ void write_feedback(const SyntheticPreferenceOptions& options, std::int64_t prom
   for (std::int64_t i = 0; i < prompts; ++i) {
     const SyntheticFeedback feedback = make_feedback(options, i);
     for (const auto& [completion, score] : feedback.answers)
-      lines +=
-          nlohmann::ordered_json{{"prompt", feedback.prompt}, {"completion", completion}, {"score", score}}
-              .dump() +
-          "\n";
+      lines += json_text(nlohmann::ordered_json{
+                   {"prompt", feedback.prompt}, {"completion", completion}, {"score", score}}) +
+               "\n";
   }
   write_file_atomically(output, lines);
 }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/text/utf8.h"
 
 namespace bireme {
@@ -116,7 +117,7 @@ std::optional<std::string> TextDocuments::next_json() {
     const std::string& line = lines_->line();
     if (is_blank(line)) continue;
     try {
-      const Json record = Json::parse(line);
+      const Json record = parse_json(line);
       if (!record.is_object()) {
         refuse_line("is not a JSON object");
       } else if (!record.contains("text")) {

@@ -9,7 +9,7 @@ namespace bireme::hdf5 {
 namespace {
 
 // Deflate cannot expand more than 1032 : 1; what declares more than this was made to exhaust memory.
-constexpr std::int64_t kMaxExpansion = 1100;
+constexpr std::int64_t kMaxCompression = 1100;
 constexpr std::int64_t kMaxPathDepth = 32;
 
 std::vector<std::string> components(std::string_view path) {
@@ -80,7 +80,7 @@ void check_storage(const Checker& check, std::string_view path, hid_t object, co
     largest = std::max(
         bytes, checked_bytes(check, path, Shape(sizes, sizes + std::min(rank, Shape::kMaxRank)), element));
   }
-  if (largest / kMaxExpansion > stored || (bytes > 0 && stored == 0))
+  if (largest / kMaxCompression > stored || (bytes > 0 && stored == 0))
     check.fail(fmt::format("{}: declares {} bytes but stores {}", path, largest, stored));
 }
 

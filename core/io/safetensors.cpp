@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 
 namespace bireme {
 
@@ -173,8 +174,7 @@ std::map<std::string, std::vector<std::string>> read_index(const fs::path& path)
   const auto refuse = [&](const std::string& problem) {
     throw Error(ErrorKind::checkpoint, problem, path.string(), "copy or make the folder again");
   };
-  const nlohmann::json index =
-      nlohmann::json::parse(read_file(path, kMaxIndexBytes), nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json index = try_parse_json(read_file(path, kMaxIndexBytes));
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
     refuse("the index is not a JSON object with a weight_map");
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 
 namespace bireme {
 
@@ -259,8 +260,7 @@ const char* stored_type_name(DType type) {
 
 std::string shown_name(std::string_view name) {
   constexpr std::size_t kShown = 200;
-  const std::string text =
-      nlohmann::json(name.substr(0, kShown)).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  const std::string text = json_beginning(nlohmann::json(name.substr(0, kShown)), std::string::npos);
   return name.size() > kShown ? text + "…" : text;
 }
 

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "core/io/safetensors_header.h"
 
 namespace bireme {
@@ -30,7 +31,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                            {"data_offsets", {position, end}}};
     position = end;
   }
-  std::string text = header.is_null() ? "{}" : header.dump();
+  std::string text = header.is_null() ? "{}" : json_text(header);
   text.resize((text.size() + 7) / 8 * 8,
               ' ');  // so that data starts at a multiple of 8, as mapped readers want it
   const auto length = static_cast<std::uint64_t>(text.size());

@@ -13,11 +13,11 @@ namespace bireme {
 
 namespace {
 
-constexpr std::int64_t kBlock = 512;
+constexpr std::int64_t kTarBlock = 512;
 constexpr std::int64_t kMaxNameRecord =
     1 << 20;  // a pax header or long name; real ones have a few hundred bytes
 
-using Block = std::array<char, kBlock>;
+using Block = std::array<char, kTarBlock>;
 
 /// Fields of a header: offsets and sizes by POSIX.1-2017, pax, "ustar Interchange Format".
 std::string_view field(const Block& block, std::size_t offset, std::size_t size) {
@@ -37,11 +37,11 @@ class TarWalker {
       if (std::all_of(block.begin(), block.end(), [](char c) { return c == 0; })) return;  // the end mark
       check_sum(block, offset);
       const std::int64_t bytes = next_size_ >= 0 ? next_size_ : number(block, 124, 12, offset);
-      const std::int64_t data = offset + kBlock;
+      const std::int64_t data = offset + kTarBlock;
       if (bytes > file_.size() - data)
         fail(fmt::format("it ends {} bytes into a member of {} bytes", file_.size() - data, bytes), offset);
       take(block, data, bytes, offset);
-      offset = data + (bytes + kBlock - 1) / kBlock * kBlock;
+      offset = data + (bytes + kTarBlock - 1) / kTarBlock * kTarBlock;
     }
     fail("it ends without an end mark, so members may be missing", offset);
   }
@@ -54,7 +54,7 @@ class TarWalker {
 
   Block read_block(std::int64_t offset) const {
     Block block;
-    if (file_.size() - offset < kBlock) fail("it ends inside a header", offset);
+    if (file_.size() - offset < kTarBlock) fail("it ends inside a header", offset);
     file_.read_at(offset, std::as_writable_bytes(std::span(block)));
     return block;
   }

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/text/split_pattern.h"
 
 namespace bireme {
@@ -41,7 +42,7 @@ class Parser {
                 "use a byte-level BPE tokenizer.json, or the SentencePiece model of the same tokenizer");
   }
   [[noreturn]] void refuse(const char* part, const Json& what) const {
-    fail(fmt::format("its {} is {}, which is not implemented", part, what.dump().substr(0, 80)));
+    fail(fmt::format("its {} is {}, which is not implemented", part, json_beginning(what, 80)));
   }
   static std::string type_of(const Json& part) {
     return part.is_object() && part.contains("type") && part["type"].is_string()

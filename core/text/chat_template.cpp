@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/text/tokenizer_files.h"
 
 namespace bireme {
@@ -151,7 +152,7 @@ std::string ChatTemplate::jinja_of(const Tokenizer& tokenizer) {
   using Json = nlohmann::json;
   for (const TokenizerFile& file : tokenizer.files()) {
     if (file.name != tokenizer_names::config) continue;
-    const Json json = Json::parse(file.bytes, nullptr, false);
+    const Json json = try_parse_json(file.bytes);
     if (!json.is_object() || !json.contains("chat_template")) return {};
     const Json& found = json["chat_template"];
     if (found.is_string()) return found.get<std::string>();

@@ -13,9 +13,9 @@ namespace bireme {
 
 namespace {
 
-constexpr std::int32_t kMostIds = 1 << 22;
+constexpr std::int32_t kMostRwkvIds = 1 << 22;
 
-struct Entry {
+struct VocabularyLine {
   std::int32_t id = 0;
   std::string bytes, literal;
 };
@@ -28,16 +28,16 @@ std::optional<std::int32_t> parse_count(std::string_view text) {
 }
 
 /// A line `id literal length`: a Python string or bytes literal, and how many bytes it makes.
-Entry parse_line(std::string_view line, const std::string& where) {
+VocabularyLine parse_line(std::string_view line, const std::string& where) {
   const auto error = [&](const std::string& what) {
     return Error(ErrorKind::data, what, where, "give a vocabulary with lines such as `1234 'text' 4`");
   };
   const std::size_t first = line.find(' '), last = line.rfind(' ');
   if (first == std::string_view::npos || last <= first) throw error("is not `id literal length`");
-  Entry entry;
+  VocabularyLine entry;
   const std::optional<std::int32_t> id = parse_count(line.substr(0, first)),
                                     length = parse_count(line.substr(last + 1));
-  if (!id || *id >= kMostIds) throw error(fmt::format("`{}` is not a token id", line.substr(0, first)));
+  if (!id || *id >= kMostRwkvIds) throw error(fmt::format("`{}` is not a token id", line.substr(0, first)));
   if (*id == 0) throw error("gives id 0, which is the document end, to a text");
   if (!length) throw error(fmt::format("`{}` is not a number of bytes", line.substr(last + 1)));
   entry.id = *id;
@@ -82,7 +82,7 @@ class RwkvVocabulary final : public Tokenizer {
       rest.remove_prefix(std::min(end + 1, rest.size()));
       if (line.ends_with('\r')) line.remove_suffix(1);
       if (line.empty()) continue;
-      Entry entry = parse_line(line, fmt::format("{}:{}", where, number));
+      VocabularyLine entry = parse_line(line, fmt::format("{}:{}", where, number));
       if (entry.id >= vocabulary_) {
         vocabulary_ = entry.id + 1;
         tokens_.resize(static_cast<std::size_t>(vocabulary_));

@@ -7,6 +7,7 @@
 #include "core/base/checksum.h"
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/text/tokenizer_files.h"
 #include "core/text/utf8.h"
 
@@ -104,7 +105,7 @@ TokenizerConfig read_tokenizer_config(const std::vector<TokenizerFile>& files, c
   TokenizerConfig config;
   for (const TokenizerFile& file : files) {
     if (file.name != tokenizer_names::config) continue;
-    const Json json = Json::parse(file.bytes, nullptr, false);
+    const Json json = try_parse_json(file.bytes);
     if (!json.is_object())
       throw Error(ErrorKind::data, fmt::format("the {} beside it is not a JSON object", file.name), where,
                   "copy the tokenizer's folder again, or remove that file");

@@ -8,6 +8,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/cpu/cpu_backend.h"
 #include "core/data/dataset.h"
 #include "core/data/loader.h"
@@ -82,7 +83,7 @@ int run_bench_gemm(Arguments arguments) {
     }
   }
   if (options.json()) {
-    fmt::print("{}\n", result.dump());
+    fmt::print("{}\n", json_text(result));
     return 0;
   }
   fmt::print("{} threads; the peak is the best of each precision\n", omp_get_max_threads());
@@ -114,7 +115,7 @@ int run_bench_allreduce(Arguments arguments) {
                            {"gigabytes_per_second", rate.bytes_per_second / 1e9},
                            {"mpi_gigabytes_per_second", rate.library_bytes_per_second / 1e9},
                            {"ratio", ratio}};
-      fmt::print("{}\n", result.dump());
+      fmt::print("{}\n", json_text(result));
     } else {
       fmt::print("{} over {} ranks: {:.2f} GB/s; MPI_Allreduce {:.2f} GB/s; ratio {:.2f}\n",
                  readable_bytes(bytes), world.size(), rate.bytes_per_second / 1e9,
@@ -151,7 +152,7 @@ int run_bench_loader(Arguments arguments) {
     const Json result = {{"workers", workers},
                          {"pictures_per_second", rate.pictures_per_second},
                          {"microseconds_per_picture", rate.microseconds_per_picture}};
-    fmt::print("{}\n", result.dump());
+    fmt::print("{}\n", json_text(result));
   } else {
     fmt::print("{} workers: {:.0f} pictures/s, {:.0f} µs of processor time a picture with all its crops\n",
                workers, rate.pictures_per_second, rate.microseconds_per_picture);
@@ -159,17 +160,16 @@ int run_bench_loader(Arguments arguments) {
   return 0;
 }
 
-constexpr Command list[] = {
-    {"gemm", "matrix products of a training step", run_bench_gemm},
-    {"step", "whole training steps, on made-up data", run_bench_step},
-    {"decode", "writing of text, token by token", run_bench_decode},
-    {"allreduce", "sum over ranks, against the MPI library's", run_bench_allreduce},
-    {"loader", "reading, decoding and cropping of pictures", run_bench_loader},
-};
-
 }  // namespace
 
 int run_bench(Arguments arguments) {
+  static constexpr Command list[] = {
+      {"gemm", "matrix products of a training step", run_bench_gemm},
+      {"step", "whole training steps, on made-up data", run_bench_step},
+      {"decode", "writing of text, token by token", run_bench_decode},
+      {"allreduce", "sum over ranks, against the MPI library's", run_bench_allreduce},
+      {"loader", "reading, decoding and cropping of pictures", run_bench_loader},
+  };
   return dispatch("bireme bench", "measures this machine at what training needs of it", list, arguments);
 }
 

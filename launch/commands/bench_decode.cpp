@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/tensor/random.h"
 #include "launch/commands/bench.h"
 #include "launch/configuration_keys.h"
@@ -154,7 +155,7 @@ int run_bench_decode(Arguments arguments) {
             count, static_cast<double>(count) / rate.seconds, rate.seconds * 1e3, 100 * share,
             static_cast<double>(rate.state_bytes) / 1024, rate.state_tokens);
     }
-    if (options.json()) fmt::print("{}\n", result.dump());
+    if (options.json()) fmt::print("{}\n", json_text(result));
     return 0;
   });
 }

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "core/data/loader.h"
 #include "launch/commands/bench.h"
 #include "launch/matrix_peak.h"
@@ -78,7 +79,7 @@ int run_bench_step(Arguments arguments) {
                                              {"peak_gflops", peak / 1e9},
                                              {"fraction_of_peak", flops / peak},
                                              {"peak_bytes", memory.statistics().peak}};
-      fmt::print("{}\n", result.dump());
+      fmt::print("{}\n", json_text(result));
       return 0;
     }
     fmt::print("{} ranks of {} threads, {} steps: median {:.4f} s ({:.4f} to {:.4f}), {:.1f} {}/s\n",

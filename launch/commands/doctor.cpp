@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/cpu/features.h"
 #include "core/cuda/devices.h"
 #include "distributed/mpi_library.h"
@@ -149,8 +150,7 @@ int run_doctor(Arguments arguments) {
       fmt::print("{} {:<20} {}\n", finding.is_used ? "yes" : " no", finding.part, finding.text);
     }
   }
-  if (options.json())
-    fmt::print("{}\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  if (options.json()) fmt::print("{}\n", json_text(result));
   return 0;
 }
 

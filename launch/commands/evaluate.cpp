@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "launch/evaluation.h"
 #include "launch/numbers.h"
 #include "launch/options.h"
@@ -49,7 +50,7 @@ int run_knn(Arguments arguments) {
         fmt::print("{:>4}-NN  top-1 {:6.2f} %  top-5 {:6.2f} %\n", result.neighbors, 100 * result.top1,
                    100 * result.top5);
     }
-    if (options.json()) fmt::print("{}\n", json.dump());
+    if (options.json()) fmt::print("{}\n", json_text(json));
     return 0;
   });
 }
@@ -93,7 +94,7 @@ int run_linear(Arguments arguments) {
       if (!options.json())
         fmt::print("learning rate {:<8} accuracy {:6.2f} %\n", result.learning_rate, 100 * result.accuracy);
     }
-    if (options.json()) fmt::print("{}\n", json.dump());
+    if (options.json()) fmt::print("{}\n", json_text(json));
     return 0;
   });
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "launch/commands/evaluate.h"
 #include "launch/language_session.h"
 #include "launch/progress.h"
@@ -104,7 +105,7 @@ int run_perplexity(Arguments arguments) {
                                   {"stride", perplexity.stride}};
       if (bytes > 0) json["bits_per_byte"] = bits / bytes;
       if (perplexity.parts > 1) json["parts"] = json_of_parts(found, perplexity.length);
-      fmt::print("{}\n", json.dump());
+      fmt::print("{}\n", json_text(json));
       return 0;
     }
     fmt::print("perplexity {:.4f} over {} tokens (log-loss {:.4f}, {:.4f} bits a token{})\n", found.value(),

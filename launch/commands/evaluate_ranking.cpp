@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/data/staged_dataset.h"
 #include "core/io/hdf5.h"
 #include "launch/commands/evaluate.h"
@@ -199,15 +200,14 @@ int rank_many(const Options& options, Communicator& world, const LanguageSession
   const ManyRankingResult r = evaluate_ranking(list);
   if (world.rank() != 0) return 0;
   if (options.json())
-    fmt::print("{}\n", Json{{"prompts", r.prompts},
-                            {"pairs", r.pairs},
-                            {"cut_left_out", selection.cut},
-                            {"too_long_left_out", selection.too_long},
-                            {"exact_match", r.exact_match.plain},
-                            {"exact_match_normalized", r.exact_match.normalized},
-                            {"pairwise", r.pairwise.plain},
-                            {"pairwise_normalized", r.pairwise.normalized}}
-                           .dump());
+    fmt::print("{}\n", json_text(Json{{"prompts", r.prompts},
+                                      {"pairs", r.pairs},
+                                      {"cut_left_out", selection.cut},
+                                      {"too_long_left_out", selection.too_long},
+                                      {"exact_match", r.exact_match.plain},
+                                      {"exact_match_normalized", r.exact_match.normalized},
+                                      {"pairwise", r.pairwise.plain},
+                                      {"pairwise_normalized", r.pairwise.normalized}}));
   else
     fmt::print(
         "{} prompts with several answers: exact ranking {:.4f} ({:.4f} length-normalised), pairwise "
@@ -275,7 +275,7 @@ int run_ranking(Arguments arguments) {
     if (options.has("output")) write_outcomes(options.path("output"), pairs, result);
     const std::optional<double> distance = reference ? reference->squared_distance : std::nullopt;
     if (options.json())
-      fmt::print("{}\n", json_of(result, selection, ranking, distance).dump());
+      fmt::print("{}\n", json_text(json_of(result, selection, ranking, distance)));
     else
       print_text(result, selection, ranking, distance, has_votes(pairs));
     return 0;

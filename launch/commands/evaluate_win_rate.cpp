@@ -6,6 +6,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "distributed/checkpoint_manifest.h"
 #include "launch/commands/evaluate.h"
 #include "launch/language_session.h"
@@ -36,7 +37,7 @@ class WinRateCommand {
     if (options_.has("output")) write_answers();
     if (options_.has("append")) append(result);
     if (options_.json())
-      fmt::print("{}\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+      fmt::print("{}\n", json_text(result));
     else
       print(result);
     return 0;
@@ -242,7 +243,7 @@ class WinRateCommand {
     Json line{{"step", CheckpointManifest::read(folder).step}};
     line.update(result);
     std::ofstream file(options_.path("append"), std::ios::app);
-    file << line.dump() << '\n';
+    file << json_text(line) << '\n';
     if (!file.flush())
       throw Error(ErrorKind::checkpoint, "cannot write to it", options_.text("append"),
                   "check path and space");
@@ -261,7 +262,7 @@ class WinRateCommand {
         line["prompt"] = question.text.prompt.text;
       }
       line.update({{"answer", a_[i].text}, {"against", b_[i].text}});
-      lines += line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+      lines += json_text(line) + "\n";
     }
     write_file_atomically(options_.path("output"), lines);
   }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/text/tokenizer.h"
 #include "distributed/checkpoint_reader.h"
 #include "launch/commands.h"
@@ -83,7 +84,7 @@ int run_export(Arguments arguments) {
                                            {"output", output.string()},
                                            {"parameters", count},
                                            {"precision", options.text("precision")}};
-    fmt::print("{}\n", result.dump());
+    fmt::print("{}\n", json_text(result));
   } else {
     fmt::print("wrote {} parameters of {} in {} to {}\n", count, source.string(), options.text("precision"),
                output.string());

@@ -1,5 +1,4 @@
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/spdlog.h>
 
 #include <chrono>
 #include <cstdio>
@@ -7,6 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
+#include "core/base/log.h"
 #include "launch/language_session.h"
 #include "models/decoding/generator.h"
 
@@ -116,7 +117,7 @@ int run_prompts(const LanguageSession& session, const GenerateOptions& generate,
                 fmt::format("the prompt has {} tokens, more than the model's context of {}", length, context),
                 "--prompt", "shorten it, or go on all the same with --beyond-context");
   if (context > 0 && needed > context)
-    spdlog::warn("prompt and new tokens may reach {}, past the model's context of {}", needed, context);
+    log_warning("prompt and new tokens may reach {}, past the model's context of {}", needed, context);
   Generator generator(session.backend(), session.model(), std::ssize(prompts), needed, session.type());
   // Every rank chooses the same tokens, and one shows them.
   const bool speaks = session.tensor().rank() == 0;
@@ -152,7 +153,7 @@ int run_prompts(const LanguageSession& session, const GenerateOptions& generate,
                                  {"text", results[s]},
                                  {"prompt_tokens", prompts[s]},
                                  {"tokens", written[s]}});
-    fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(json));
   } else {
     fmt::print(stderr, "{} tokens, {:.1f} tokens/s\n", tokens, static_cast<double>(tokens) / seconds);
   }

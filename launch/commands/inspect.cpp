@@ -5,6 +5,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/data/answer_dataset.h"
 #include "core/data/dataset.h"
 #include "core/data/token_dataset.h"
@@ -170,7 +171,7 @@ Report inspect_checkpoint(const fs::path& folder) {
 Report inspect_published(const fs::path& folder) {
   const SafetensorsFolder source = SafetensorsFolder::open(folder);
   const Tally tally = tally_of(source);
-  const Json config = Json::parse(read_file(folder / "config.json", 1 << 20), nullptr, false);
+  const nlohmann::json config = try_parse_json(read_file(folder / "config.json", 1 << 20));
   const bool is_named =
       config.is_object() && config.contains("model_type") && config["model_type"].is_string();
   const std::string type = is_named ? config["model_type"].get<std::string>() : "unknown";
@@ -242,7 +243,7 @@ int run_inspect(Arguments arguments) {
   if (options.json()) {
     report.json["is_whole"] = report.damage.empty();
     report.json["damage"] = report.damage;
-    fmt::print("{}\n", report.json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(report.json));
   } else {
     fmt::print("{}{}", report.text, report.damage.empty() ? "whole: nothing is damaged or missing\n" : "");
   }

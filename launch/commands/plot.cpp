@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "launch/options.h"
 #include "launch/run_curves.h"
 
@@ -27,26 +28,25 @@ int run_plot_curves(Arguments arguments) {
   if (options.json()) {
     nlohmann::ordered_json result = {{"output", options.text("output")}, {"panels", nlohmann::json::array()}};
     for (const Panel& panel : figure.panels) result["panels"].push_back(panel.title);
-    fmt::print("{}\n", result.dump());
+    fmt::print("{}\n", json_text(result));
   } else {
     fmt::print("wrote {} ({} panels)\n", options.text("output"), figure.panels.size());
   }
   return 0;
 }
 
-constexpr Command list[] = {
-    {"attention", "where a vision transformer looks, for each head of its last block", run_plot_attention},
-    {"decay", "how far back each layer and channel of an RWKV looks", run_plot_decay},
-    {"propagation", "where in an RWKV a fact of the prompt passes on its way to the answer",
-     run_plot_propagation},
-    {"curves", "loss, k-NN accuracy, entropies, learning rate and speed over the steps", run_plot_curves},
-    {"ranking", "ranking accuracy and win rate over a run of alignment", run_plot_ranking},
-    {"coefficients", "the factors of ORPO's gradient against the probability", run_plot_coefficients},
-};
-
 }  // namespace
 
 int run_plot(Arguments arguments) {
+  static constexpr Command list[] = {
+      {"attention", "where a vision transformer looks, for each head of its last block", run_plot_attention},
+      {"decay", "how far back each layer and channel of an RWKV looks", run_plot_decay},
+      {"propagation", "where in an RWKV a fact of the prompt passes on its way to the answer",
+       run_plot_propagation},
+      {"curves", "loss, k-NN accuracy, entropies, learning rate and speed over the steps", run_plot_curves},
+      {"ranking", "ranking accuracy and win rate over a run of alignment", run_plot_ranking},
+      {"coefficients", "the factors of ORPO's gradient against the probability", run_plot_coefficients},
+  };
   return dispatch("bireme plot", "draws pictures of models and runs", list, arguments);
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/cpu/cpu_backend.h"
 #include "core/data/dataset.h"
 #include "core/data/picture_input.h"
@@ -180,7 +181,7 @@ int run_plot_attention(Arguments arguments) {
   write_png(options.path("output"), attention_picture(pictures, maps, layout));
   if (options.json()) {
     const nlohmann::ordered_json result = {{"output", options.text("output")}, {"pictures", pictures.size()}};
-    fmt::print("{}\n", result.dump());
+    fmt::print("{}\n", json_text(result));
   } else {
     fmt::print("wrote {}: {} pictures, {} heads each\n", options.text("output"), pictures.size(),
                maps.front().heads);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/tensor/memory.h"
 #include "distributed/communicator.h"
 #include "launch/commands/plot.h"
@@ -62,7 +63,7 @@ int run_plot_decay(Arguments arguments) {
   }
   if (options.json()) {
     const nlohmann::ordered_json result = {{"output", options.text("output")}, {"layers", layers}};
-    fmt::print("{}\n", result.dump());
+    fmt::print("{}\n", json_text(result));
     return 0;
   }
   fmt::print(

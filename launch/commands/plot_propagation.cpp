@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/text/tokenizer.h"
 #include "launch/commands/plot.h"
 #include "launch/gnuplot.h"
@@ -133,7 +134,7 @@ int run_plot_propagation(Arguments arguments) {
         const auto row = trace.probability.slice(l, l + 1).values<double>();
         result["probability"].push_back(std::vector<double>(row.begin(), row.end()));
       }
-      fmt::print("{}\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+      fmt::print("{}\n", json_text(result));
       return 0;
     }
     fmt::print("answer `{}`: probability {:.4g}, {:.4g} with noise on tokens {} to {}; wrote {}\n",

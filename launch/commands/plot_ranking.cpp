@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "launch/commands/plot.h"
 #include "launch/options.h"
 #include "launch/ranking_figures.h"
@@ -78,7 +79,7 @@ int run_plot_ranking(Arguments arguments) {
                       {"until_turn", json_of(found.gold->until_turn)},
                       {"after_turn", json_of(found.gold->after_turn)},
                       {"shows_pattern", found.gold->shows_pattern()}};
-    fmt::print("{}\n", json.dump());
+    fmt::print("{}\n", json_text(json));
     return 0;
   }
   fmt::print("wrote {} ({} panels)\n", options.text("output"), panels);
@@ -115,13 +116,12 @@ int run_plot_coefficients(Arguments arguments) {
   const CoefficientFigure found = coefficient_figure(files);
   draw(found.figure, options.path("output"));
   if (options.json())
-    fmt::print("{}\n", Json{{"output", options.text("output")},
-                            {"inverse_correlation", number(found.inverse_correlation)},
-                            {"product_correlation", number(found.product_correlation)},
-                            {"probability_low", found.low},
-                            {"probability_high", found.high},
-                            {"outcome", found.outcome}}
-                           .dump());
+    fmt::print("{}\n", json_text(Json{{"output", options.text("output")},
+                                      {"inverse_correlation", number(found.inverse_correlation)},
+                                      {"product_correlation", number(found.product_correlation)},
+                                      {"probability_low", found.low},
+                                      {"probability_high", found.high},
+                                      {"outcome", found.outcome}}));
   else
     fmt::print("wrote {}\n{}\n", options.text("output"), found.outcome);
   return 0;

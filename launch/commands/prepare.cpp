@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "core/base/json.h"
 #include "core/data/prepare_images.h"
 #include "launch/commands.h"
 #include "launch/options.h"
@@ -30,7 +31,7 @@ void print_json(const PrepareImagesReport& report, const std::string& output) {
                                          {"classes", report.classes},
                                          {"ignored", report.ignored},
                                          {"broken", report.broken}};
-  fmt::print("{}\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  fmt::print("{}\n", json_text(result));
 }
 
 void print_summary(const PrepareImagesReport& report, const std::string& output) {
@@ -85,20 +86,20 @@ int run_prepare_images(Arguments arguments) {
   return 0;
 }
 
-constexpr Command list[] = {
-    {"images", "from class folders, .tar archives or IDX files", run_prepare_images},
-    {"text", "from text files or JSON lines, through a tokenizer", run_prepare_text},
-    {"tokens", "from ready-made token ids in HDF5", run_prepare_tokens},
-    {"sft", "prompts with answers to imitate, from JSON lines", run_prepare_sft},
-    {"pairs", "prompts with a chosen and a rejected answer, from JSON lines", run_prepare_pairs},
-    {"feedback", "prompts with an answer and its label or score, from JSON lines", run_prepare_feedback},
-    {"synthetic", "tasks that tell memories apart: parity, associative recall", run_prepare_synthetic},
-    {"reference", "what a reference model says of a dataset's answers, for alignment", run_prepare_reference},
-};
-
 }  // namespace
 
 int run_prepare(Arguments arguments) {
+  static constexpr Command list[] = {
+      {"images", "from class folders, .tar archives or IDX files", run_prepare_images},
+      {"text", "from text files or JSON lines, through a tokenizer", run_prepare_text},
+      {"tokens", "from ready-made token ids in HDF5", run_prepare_tokens},
+      {"sft", "prompts with answers to imitate, from JSON lines", run_prepare_sft},
+      {"pairs", "prompts with a chosen and a rejected answer, from JSON lines", run_prepare_pairs},
+      {"feedback", "prompts with an answer and its label or score, from JSON lines", run_prepare_feedback},
+      {"synthetic", "tasks that tell memories apart: parity, associative recall", run_prepare_synthetic},
+      {"reference", "what a reference model says of a dataset's answers, for alignment",
+       run_prepare_reference},
+  };
   return dispatch("bireme prepare", "turns raw data into datasets that train and evaluate read", list,
                   arguments);
 }

@@ -8,6 +8,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "launch/commands.h"
 #include "launch/numbers.h"
 #include "launch/options.h"
@@ -134,8 +135,7 @@ int prepare(const Options& options, PrepareAnswersOptions what) {
   const PrepareAnswersReport report = prepare_answers(what);
   bar.reset();
   if (options.json())
-    fmt::print("{}\n", json_of(report, options.text("output"))
-                           .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(json_of(report, options.text("output"))));
   else
     print_summary(report, options.text("output"));
   return 0;

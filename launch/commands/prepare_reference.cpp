@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "launch/language_session.h"
 #include "launch/model_folder.h"
 #include "launch/progress.h"
@@ -44,10 +45,9 @@ int run_prepare_reference(Arguments arguments) {
     bar.reset();
     if (world.rank() != 0) return 0;
     if (options.json())
-      fmt::print("{}\n", nlohmann::ordered_json{{"output", cache.folder().string()},
-                                                {"records", cache.records()},
-                                                {"model_sha256", hash}}
-                             .dump());
+      fmt::print("{}\n", json_text(nlohmann::ordered_json{{"output", cache.folder().string()},
+                                                          {"records", cache.records()},
+                                                          {"model_sha256", hash}}));
     else
       fmt::print("log-probabilities of {} records under {} in {}\n", cache.records(), folder,
                  cache.folder().string());

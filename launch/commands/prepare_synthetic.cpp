@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "core/data/synthetic.h"
 #include "core/data/synthetic_preferences.h"
 #include "launch/commands.h"
@@ -32,8 +33,7 @@ int prepare_preferences(const Options& options, bool are_singles) {
   are_singles ? write_feedback(how, count, output) : write_preferences(how, count, output);
   const char* const unit = are_singles ? "prompts" : "pairs";
   if (options.json())
-    fmt::print("{}\n", nlohmann::ordered_json{{"output", output.string()}, {unit, count}}.dump(
-                           -1, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(nlohmann::ordered_json{{"output", output.string()}, {unit, count}}));
   else
     fmt::print("wrote {} {} to {}\n", count, unit, output.string());
   return 0;
@@ -108,7 +108,7 @@ int run_prepare_synthetic(Arguments arguments) {
                                          {"length", synthetic.length},
                                          {"vocabulary", synthetic.token_kinds()}};
   if (options.json())
-    fmt::print("{}\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(result));
   else
     fmt::print("wrote {} sequences of {} tokens to {}\n", what.sequences, synthetic.length,
                options.text("output"));

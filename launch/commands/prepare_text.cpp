@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "core/base/json.h"
 #include "launch/commands.h"
 #include "launch/numbers.h"
 #include "launch/options.h"
@@ -50,7 +51,7 @@ void print_json(const PrepareTextReport& report) {
   result["bad_lines"] = report.text.bad_lines;
   result["first_bad_lines"] = report.text.first_bad_lines;
   if (report.validation.tokens > 0) result["validation"] = json_of(report.validation);
-  fmt::print("{}\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  fmt::print("{}\n", json_text(result));
 }
 
 void print_summary(const PreparedTokens& prepared) {
@@ -156,7 +157,7 @@ int run_prepare_tokens(Arguments arguments) {
   const PreparedTokens prepared = prepare_tokens(what);
   progress.close();
   if (options.json())
-    fmt::print("{}\n", json_of(prepared).dump());
+    fmt::print("{}\n", json_text(json_of(prepared)));
   else
     print_summary(prepared);
   return 0;

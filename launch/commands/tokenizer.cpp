@@ -8,6 +8,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/data/text_documents.h"
 #include "core/text/train_sentencepiece.h"
 #include "launch/commands.h"
@@ -63,12 +64,11 @@ int run_train_tokenizer(Arguments arguments) {
   const std::shared_ptr<const Tokenizer> tokenizer = open_tokenizer(output.string());
   const TextDocumentsReport& report = documents.report();
   if (options.json()) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"output", output.string()},
-                                              {"vocabulary", tokenizer->vocabulary()},
-                                              {"bytes", report.bytes},
-                                              {"bad_lines", report.bad_lines},
-                                              {"fingerprint", tokenizer->fingerprint()}}
-                           .dump());
+    fmt::print("{}\n", json_text(nlohmann::ordered_json{{"output", output.string()},
+                                                        {"vocabulary", tokenizer->vocabulary()},
+                                                        {"bytes", report.bytes},
+                                                        {"bad_lines", report.bad_lines},
+                                                        {"fingerprint", tokenizer->fingerprint()}}));
     return 0;
   }
   for (const std::string& line : report.first_bad_lines) fmt::print("left out: {}\n", line);
@@ -91,7 +91,7 @@ int run_encode(Arguments arguments) {
   nlohmann::ordered_json json{{"ids", ids}, {"pieces", nlohmann::ordered_json::array()}};
   for (const std::int32_t id : ids) json["pieces"].push_back(tokenizer->piece(id));
   if (options.json()) {
-    fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(json));
     return 0;
   }
   for (const std::int32_t id : ids) fmt::print("{:>8}  {}\n", id, tokenizer->piece(id));
@@ -112,8 +112,7 @@ int run_decode(Arguments arguments) {
     ids.push_back(static_cast<std::int32_t>(id));
   const std::string text = tokenizer->decode(ids);
   if (options.json())
-    fmt::print("{}\n",
-               nlohmann::json{{"text", text}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(nlohmann::json{{"text", text}}));
   else
     fmt::print("{}\n", text);
   return 0;

@@ -4,6 +4,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 
 namespace bireme {
 
@@ -15,7 +16,7 @@ constexpr std::int64_t kMaxSetting = 1 << 30;  // beyond any size, and products 
 }  // namespace
 
 JsonFile::JsonFile(const std::filesystem::path& path) : file_(path.string()) {
-  object_ = nlohmann::json::parse(read_file(path, kMaxBytes), nullptr, /*allow_exceptions=*/false);
+  object_ = try_parse_json(read_file(path, kMaxBytes));
   if (!object_.is_object()) fail("this is not a JSON object", "copy the file again");
 }
 
@@ -32,10 +33,7 @@ const nlohmann::json& JsonFile::value(const char* key) const {
 }
 
 void JsonFile::wrong_type(const char* key, const char* wanted) const {
-  fail(fmt::format("`{}` is {}, not {}", key,
-                   object_[key].dump(-1, ' ', true, nlohmann::json::error_handler_t::replace).substr(0, 60),
-                   wanted),
-       "correct the value");
+  fail(fmt::format("`{}` is {}, not {}", key, json_beginning(object_[key], 60), wanted), "correct the value");
 }
 
 std::int64_t JsonFile::integer(const char* key) const {

@@ -16,7 +16,7 @@ constexpr const char* kHead = "lm_head.weight";
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 
 /// Collects tensors, each a block of a parameter's rows.
-class TensorList {
+class LlamaTensors {
  public:
   void add(const std::string& name, const Shape& shape) { add(name, shape, name, 0, 1); }
   void add(const std::string& name, const Shape& shape, const std::string& parameter, int block,
@@ -27,7 +27,7 @@ class TensorList {
   std::vector<PublishedTensor> tensors;
 };
 
-void add_block(TensorList& list, const std::string& layer, const LlamaOptions& options) {
+void add_block(LlamaTensors& list, const std::string& layer, const LlamaOptions& options) {
   const AttentionHeads heads = options.attention_heads();
   const std::int64_t wide = options.channels, attended = heads.queries * heads.dimension,
                      keys = heads.keys * heads.dimension, hidden = options.hidden_width();
@@ -68,7 +68,7 @@ bool has_other_head(const TensorSource& source, const PublishedNames& names) {
 }  // namespace
 
 std::vector<PublishedTensor> llama_tensors(const LlamaOptions& options) {
-  TensorList list;
+  LlamaTensors list;
   list.add(kEmbedding, {options.vocabulary, options.channels});
   for (int i = 0; i < options.layers; ++i) add_block(list, fmt::format("model.layers.{}.", i), options);
   list.add("model.norm.weight", {options.channels});

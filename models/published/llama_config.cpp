@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "models/published/json_file.h"
 #include "models/published/llama.h"
 
@@ -10,7 +11,7 @@ namespace bireme {
 
 namespace {
 
-void require_supported(const JsonFile& config) {
+void require_supported_llama(const JsonFile& config) {
   if (const std::string type = config.text("model_type", "llama"); type != "llama")
     config.fail(fmt::format("`model_type` is `{}`, not `llama`", type),
                 "give a folder of a LlamaForCausalLM");
@@ -41,8 +42,8 @@ RotaryOptions rotary_from(const JsonFile& config, std::int64_t context) {
   return rotary;
 }
 
-LlamaOptions options_from(const JsonFile& config) {
-  require_supported(config);
+LlamaOptions llama_options_from(const JsonFile& config) {
+  require_supported_llama(config);
   LlamaOptions options;
   options.vocabulary = config.integer("vocab_size", 32000);
   options.channels = config.integer("hidden_size", 4096);
@@ -66,7 +67,7 @@ LlamaOptions options_from(const JsonFile& config) {
 PublishedLlama read_llama(const std::filesystem::path& folder) {
   const JsonFile config(folder / "config.json");
   PublishedLlama published;
-  published.options = options_from(config);
+  published.options = llama_options_from(config);
   published.begin_token = config.integer("bos_token_id", 1);
   published.pad_token = config.integer("pad_token_id", -1);
   published.end_tokens = config.integers("eos_token_id");
@@ -151,8 +152,8 @@ std::vector<Document> llama_documents(const PublishedLlama& published, DType typ
   if (published.begin_token >= 0) generation["bos_token_id"] = published.begin_token;
   if (!published.end_tokens.empty()) generation["eos_token_id"] = tokens(published.end_tokens);
   if (published.pad_token >= 0) generation["pad_token_id"] = published.pad_token;
-  return {{"config.json", config_of(published, type).dump(2) + "\n"},
-          {"generation_config.json", generation.dump(2) + "\n"}};
+  return {{"config.json", json_text(config_of(published, type), 2) + "\n"},
+          {"generation_config.json", json_text(generation, 2) + "\n"}};
 }
 
 }  // namespace bireme

@@ -8,6 +8,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/io/safetensors_writer.h"
 
 namespace bireme {
@@ -161,7 +162,7 @@ void write_index(const std::filesystem::path& path, const std::map<std::string, 
                  std::int64_t bytes) {
   const nlohmann::json index = {{"metadata", {{"total_size", bytes}}}, {"weight_map", files}};
   OutputFile file(path);
-  file.write(index.dump(2) + "\n");
+  file.write(json_text(index, 2) + "\n");
   file.finish();
 }
 

@@ -5,13 +5,14 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "models/published/json_file.h"
 
 namespace bireme {
 
 namespace {
 
-RwkvOptions options_from(const JsonFile& config) {
+RwkvOptions rwkv_options_from(const JsonFile& config) {
   if (const std::string type = config.text("model_type", "rwkv"); type != "rwkv")
     config.fail(fmt::format("`model_type` is `{}`, not `rwkv`", type), "give a folder of an RwkvForCausalLM");
   RwkvOptions options;
@@ -33,7 +34,7 @@ RwkvOptions options_from(const JsonFile& config) {
 }
 
 /// The sizes of an official file, from its tensors.
-RwkvOptions options_from(const std::filesystem::path& folder) {
+RwkvOptions rwkv_options_from(const std::filesystem::path& folder) {
   const SafetensorsFolder source = SafetensorsFolder::open(folder);
   rwkv_names(source.names(), folder.string());  // variants are refused before sizes are looked for
   const auto size = [&](const std::string& name, int dimension) {
@@ -56,9 +57,9 @@ RwkvOptions options_from(const std::filesystem::path& folder) {
 }  // namespace
 
 PublishedRwkv read_rwkv(const std::filesystem::path& folder) {
-  if (!std::filesystem::exists(folder / "config.json")) return {.options = options_from(folder)};
+  if (!std::filesystem::exists(folder / "config.json")) return {.options = rwkv_options_from(folder)};
   const JsonFile config(folder / "config.json");
-  return {.options = options_from(config),
+  return {.options = rwkv_options_from(config),
           .begin_token = config.integer("bos_token_id", 0),
           .end_token = config.integer("eos_token_id", 0)};
 }
@@ -83,7 +84,7 @@ std::vector<Document> rwkv_documents(const PublishedRwkv& published, DType type)
       {"use_cache", true},
       {"dtype", type == DType::bf16 ? "bfloat16" : "float32"},
       {"transformers_version", "4.56.0"}};
-  return {{"config.json", config.dump(2) + "\n"}};
+  return {{"config.json", json_text(config, 2) + "\n"}};
 }
 
 void import_rwkv(const std::filesystem::path& folder, Rwkv& model) {

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "models/published/json_file.h"
 #include "models/published/vision_transformer.h"
 
@@ -19,7 +20,7 @@ PositionRule rule_from(const JsonFile& json) {
   json.fail(fmt::format("`position_rule` is `{}`", name), "choose official or size");
 }
 
-void require_supported(const JsonFile& config) {
+void require_supported_vit(const JsonFile& config) {
   if (const std::string type = config.text("model_type", "vit"); type != "vit")
     config.fail(fmt::format("`model_type` is `{}`, not `vit`", type), "give a folder of a ViTModel");
   if (const std::string activation = config.text("hidden_act", "gelu"); activation != "gelu")
@@ -33,8 +34,8 @@ int to_int(const JsonFile& config, const char* key, std::int64_t fallback) {
   return static_cast<int>(value);
 }
 
-VisionTransformerOptions options_from(const JsonFile& config) {
-  require_supported(config);
+VisionTransformerOptions vit_options_from(const JsonFile& config) {
+  require_supported_vit(config);
   VisionTransformerOptions options;
   options.embed_dim = to_int(config, "hidden_size", 768);
   options.depth = to_int(config, "num_hidden_layers", 12);
@@ -87,7 +88,7 @@ void read_preprocessing(const std::filesystem::path& path, PublishedVisionTransf
 PublishedVisionTransformer read_vision_transformer(const std::filesystem::path& folder) {
   const JsonFile config(folder / "config.json");
   PublishedVisionTransformer published;
-  published.options = options_from(config);
+  published.options = vit_options_from(config);
   published.has_qkv_bias = config.flag("qkv_bias", true);
   if (std::filesystem::exists(folder / "preprocessor_config.json"))
     read_preprocessing(folder / "preprocessor_config.json", published);
@@ -166,10 +167,10 @@ Json own_of(const PublishedVisionTransformer& published) {
 }  // namespace
 
 std::vector<Document> vision_transformer_documents(const PublishedVisionTransformer& published, DType type) {
-  std::vector<Document> documents{{"config.json", config_of(published.options, type).dump(2) + "\n"}};
+  std::vector<Document> documents{{"config.json", json_text(config_of(published.options, type), 2) + "\n"}};
   if (!published.mean.empty())
-    documents.push_back({"preprocessor_config.json", preprocessor_of(published).dump(2) + "\n"});
-  documents.push_back({"bireme.json", own_of(published).dump(2) + "\n"});
+    documents.push_back({"preprocessor_config.json", json_text(preprocessor_of(published), 2) + "\n"});
+  documents.push_back({"bireme.json", json_text(own_of(published), 2) + "\n"});
   return documents;
 }
 

@@ -11,9 +11,9 @@ namespace bireme {
 namespace {
 
 /// Collects tensors; shapes are those of the files.
-class TensorList {
+class VitTensors {
  public:
-  explicit TensorList(std::string prefix) : prefix_(std::move(prefix)) {}
+  explicit VitTensors(std::string prefix) : prefix_(std::move(prefix)) {}
 
   void add(const std::string& name, const std::string& parameter, const Shape& shape, int block = 0,
            int blocks = 1) {
@@ -35,7 +35,7 @@ class TensorList {
   std::string prefix_;
 };
 
-void add_block(TensorList& list, int i, const VisionTransformerOptions& options, bool has_qkv_bias) {
+void add_block(VitTensors& list, int i, const VisionTransformerOptions& options, bool has_qkv_bias) {
   const std::string layer = fmt::format("encoder.layer.{}.", i), block = fmt::format("blocks.{}.", i);
   const std::int64_t dim = options.embed_dim;
   list.add_norm(layer + "layernorm_before", block + "norm1", dim);
@@ -86,7 +86,7 @@ bool is_beside_the_features(std::string_view name) {
 
 std::vector<PublishedTensor> vision_transformer_tensors(const VisionTransformerOptions& options,
                                                         const std::string& prefix, bool has_qkv_bias) {
-  TensorList list(prefix);
+  VitTensors list(prefix);
   const std::int64_t dim = options.embed_dim, patch = options.patch;
   list.add("embeddings.cls_token", "cls_token", {1, 1, dim});
   list.add("embeddings.position_embeddings", "pos_embed",

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/json.h"
 #include "models/published/json_file.h"
 #include "models/published/xlstm.h"
 
@@ -139,7 +140,7 @@ PublishedXlstm read_xlstm(const std::filesystem::path& folder) {
 
 namespace {
 
-Json token(std::int64_t id) { return id < 0 ? Json() : Json(id); }
+Json xlstm_token(std::int64_t id) { return id < 0 ? Json() : Json(id); }
 const char* dtype_name(DType type) { return type == DType::bf16 ? "bfloat16" : "float32"; }
 
 /// The width of the feed-forward part is published as a factor: one that gives it back when rounded up.
@@ -186,9 +187,9 @@ Json large_config(const PublishedXlstm& published, DType type) {
                  {"max_inference_chunksize", 16384},
                  {"use_cache", true},
                  {"tie_word_embeddings", options.tied},
-                 {"bos_token_id", token(published.begin_token)},
-                 {"eos_token_id", token(published.end_token)},
-                 {"pad_token_id", token(published.pad_token)},
+                 {"bos_token_id", xlstm_token(published.begin_token)},
+                 {"eos_token_id", xlstm_token(published.end_token)},
+                 {"pad_token_id", xlstm_token(published.pad_token)},
                  {"dtype", dtype_name(type)},
                  {"torch_dtype", dtype_name(type)}};
   if (options.memory != XlstmMemory::associative) config["memory"] = name_of(kMemories, options.memory);
@@ -227,9 +228,9 @@ Json paper_config(const PublishedXlstm& published, DType type) {
           {"tie_weights", options.tied},
           {"mlstm_block", {{"mlstm", mlstm}}},
           {"slstm_block", {{"slstm", slstm}, {"feedforward", feedforward}}},
-          {"bos_token_id", token(published.begin_token)},
-          {"eos_token_id", token(published.end_token)},
-          {"pad_token_id", token(published.pad_token)},
+          {"bos_token_id", xlstm_token(published.begin_token)},
+          {"eos_token_id", xlstm_token(published.end_token)},
+          {"pad_token_id", xlstm_token(published.pad_token)},
           {"dtype", dtype_name(type)}};
 }
 
@@ -237,13 +238,13 @@ Json paper_config(const PublishedXlstm& published, DType type) {
 
 std::vector<Document> xlstm_documents(const PublishedXlstm& published, DType type) {
   if (published.options.architecture == XlstmArchitecture::paper)
-    return {{"config.json", paper_config(published, type).dump(2) + "\n"}};
+    return {{"config.json", json_text(paper_config(published, type), 2) + "\n"}};
   Json generation = Json::object();
   if (published.begin_token >= 0) generation["bos_token_id"] = published.begin_token;
   if (published.end_token >= 0) generation["eos_token_id"] = published.end_token;
   if (published.pad_token >= 0) generation["pad_token_id"] = published.pad_token;
-  return {{"config.json", large_config(published, type).dump(2) + "\n"},
-          {"generation_config.json", generation.dump(2) + "\n"}};
+  return {{"config.json", json_text(large_config(published, type), 2) + "\n"},
+          {"generation_config.json", json_text(generation, 2) + "\n"}};
 }
 
 }  // namespace bireme

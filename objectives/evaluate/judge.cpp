@@ -6,6 +6,7 @@
 
 #include "core/base/error.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/io/safetensors.h"
 #include "objectives/answer_pass.h"
 #include "objectives/answer_scores.h"
@@ -21,7 +22,7 @@ namespace {
 constexpr std::int64_t kBudget = 1 << 12;  // rows of a pass
 constexpr const char* kHead = "score.weight";
 
-[[noreturn]] void refuse(const std::string& what, const fs::path& where) {
+[[noreturn]] void refuse_judge(const std::string& what, const fs::path& where) {
   throw Error(ErrorKind::checkpoint, what, where.string(),
               "give a judge: a folder or run of `bireme train` with objective.type = judge");
 }
@@ -29,24 +30,24 @@ constexpr const char* kHead = "score.weight";
 }  // namespace
 
 std::string JudgeDescription::to_json() const {
-  return Json{{"format", "bireme judge"},
-              {"base_sha256", base},
-              {"part", part},
-              {"data_fingerprint", data},
-              {"seed", seed},
-              {"end", end},
-              {"chat_template", chat_template},
-              {"max_length", max_length}}
-             .dump(2) +
+  return json_text(Json{{"format", "bireme judge"},
+                        {"base_sha256", base},
+                        {"part", part},
+                        {"data_fingerprint", data},
+                        {"seed", seed},
+                        {"end", end},
+                        {"chat_template", chat_template},
+                        {"max_length", max_length}},
+                   2) +
          "\n";
 }
 
 JudgeDescription JudgeDescription::read(const fs::path& folder) {
   const fs::path path = folder / kFile;
-  if (!fs::exists(path)) refuse("the folder holds a model, but no judge", folder);
-  const Json json = Json::parse(read_file(path, 1 << 20), nullptr, false);
+  if (!fs::exists(path)) refuse_judge("the folder holds a model, but no judge", folder);
+  const nlohmann::json json = try_parse_json(read_file(path, 1 << 20));
   if (!json.is_object() || json.value("format", "") != "bireme judge")
-    refuse("is not the description of a judge", path);
+    refuse_judge("is not the description of a judge", path);
   try {
     return {.base = json.at("base_sha256").get<std::string>(),
             .part = json.at("part").get<std::string>(),
@@ -56,7 +57,7 @@ JudgeDescription JudgeDescription::read(const fs::path& folder) {
             .chat_template = json.at("chat_template").get<std::string>(),
             .max_length = json.at("max_length").get<std::int64_t>()};
   } catch (const Json::exception& error) {
-    refuse(fmt::format("the description of the judge is damaged ({})", error.what()), path);
+    refuse_judge(fmt::format("the description of the judge is damaged ({})", error.what()), path);
   }
 }
 
@@ -73,9 +74,9 @@ Judge Judge::open(const fs::path& folder, const Backend& backend, Communicator& 
   const Tensor weight = file.read(kHead, *memory);
   const std::int64_t channels = judge.published_->model().channels();
   if (weight.dtype() != DType::f32 || weight.elements() != channels)
-    refuse(fmt::format("`{}` is {} of {}, the model has {} channels", kHead, to_string(weight.shape()),
-                       to_string(weight.dtype()), channels),
-           file.path());
+    refuse_judge(fmt::format("`{}` is {} of {}, the model has {} channels", kHead, to_string(weight.shape()),
+                             to_string(weight.dtype()), channels),
+                 file.path());
   judge.weight_.assign(weight.values<float>().begin(), weight.values<float>().end());
   return judge;
 }

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "core/base/json.h"
+
 namespace bireme {
 
 namespace {
@@ -71,8 +73,8 @@ std::vector<SampledAnswer> sample_answers(const Backend& backend, Communicator& 
     if (progress) progress(std::min(std::ssize(questions), done), std::ssize(questions));
   }
   std::vector<SampledAnswer> answers(questions.size());
-  for (const std::string& text : ranks.gather_text(sent.dump()))
-    for (const auto& one : nlohmann::json::parse(text)) {
+  for (const std::string& text : ranks.gather_text(json_text(sent)))
+    for (const auto& one : parse_json(text)) {
       auto tokens = one[1].get<TokenList>();
       const bool ended_by_limit = std::ssize(tokens) >= options.max_tokens;
       answers[one[0].get<std::size_t>()] = sampled_answer(tokenizer, std::move(tokens), ended_by_limit);

@@ -16,11 +16,11 @@ namespace {
 // Similarities of this many test records at a time: 256 × 60,000 fp32 numbers are 61 MB.
 constexpr std::int64_t kTestBlock = 256;
 
-struct Candidate {
+struct NeighborCandidate {
   float similarity;
   std::int64_t index;
   /// The order of neighbours: more similar first, then lower index.
-  friend bool operator<(const Candidate& a, const Candidate& b) {
+  friend bool operator<(const NeighborCandidate& a, const NeighborCandidate& b) {
     return a.similarity > b.similarity || (a.similarity == b.similarity && a.index < b.index);
   }
 };
@@ -44,10 +44,10 @@ Tensor unit_rows(Memory& memory, const Tensor& features, const char* name) {
 
 /// The k first candidates of a row of similarities, in order.
 void scan(const float* similarities, std::int64_t count, std::int64_t first_index, int k,
-          std::vector<Candidate>& best) {
+          std::vector<NeighborCandidate>& best) {
   best.clear();  // a heap whose front is the last of the list
   for (std::int64_t i = 0; i < count; ++i) {
-    const Candidate candidate{similarities[i], first_index + i};
+    const NeighborCandidate candidate{similarities[i], first_index + i};
     if (static_cast<int>(best.size()) < k) {
       best.push_back(candidate);
       std::push_heap(best.begin(), best.end());
@@ -61,7 +61,7 @@ void scan(const float* similarities, std::int64_t count, std::int64_t first_inde
 }
 
 /// Merges the lists that ranks found in their shares.
-Neighbors merge(const Backend& backend, Communicator& ranks, const std::vector<Candidate>& own,
+Neighbors merge(const Backend& backend, Communicator& ranks, const std::vector<NeighborCandidate>& own,
                 std::int64_t tests, int k) {
   const Shape shape{tests * k}, all_shape{ranks.size() * tests * k};
   Memory& memory = backend.memory().host();
@@ -74,7 +74,7 @@ Neighbors merge(const Backend& backend, Communicator& ranks, const std::vector<C
   ranks.all_gather(similarity, similarities).wait();
   ranks.all_gather(index, indices).wait();
   Neighbors result{.k = k, .similarities = {}, .indices = {}};
-  std::vector<Candidate> lists;
+  std::vector<NeighborCandidate> lists;
   for (std::int64_t test = 0; test < tests; ++test) {
     lists.clear();
     for (std::int64_t rank = 0; rank < ranks.size(); ++rank) {
@@ -115,14 +115,14 @@ Neighbors nearest_neighbors(const Backend& backend, Communicator& ranks, const T
                      end = total * (ranks.rank() + 1) / ranks.size();
   const Var share(train_units.slice(begin, end));
   // Lists of ranks with fewer than k records are filled up with what can never be chosen.
-  std::vector<Candidate> own(static_cast<std::size_t>(tests * k), {-2.0F, total});
+  std::vector<NeighborCandidate> own(static_cast<std::size_t>(tests * k), {-2.0F, total});
   for (std::int64_t first = 0; first < tests; first += kTestBlock) {
     const std::int64_t last = std::min(tests, first + kTestBlock);
     Tape tape(backend, Tape::Mode::inference);
     const Tensor similarities = on_host(linear(tape, Var(test_units.slice(first, last)), share).value());
 #pragma omp parallel
     {
-      std::vector<Candidate> best;
+      std::vector<NeighborCandidate> best;
 #pragma omp for
       for (std::int64_t row = first; row < last; ++row) {
         scan(similarities.data<float>() + (row - first) * (end - begin), end - begin, begin, k, best);

@@ -6,24 +6,14 @@
 #include <cmath>
 
 #include "core/base/error.h"
+#include "objectives/preference/preference_loss.h"
 
 namespace bireme {
 
 namespace {
 
-/// -log σ(x), finite for any x.
-double negative_log_sigmoid(double x) { return std::max(-x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
-
 double standard_error(double share, std::int64_t count) {
   return std::sqrt(share * (1 - share) / static_cast<double>(count));
-}
-
-/// Linear between neighbours, as is usual. @param values  sorted, not empty
-double quantile(const std::vector<double>& values, double share) {
-  const double place = share * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<std::size_t>(place);
-  const std::size_t above = std::min(below + 1, values.size() - 1);
-  return values[below] + (place - static_cast<double>(below)) * (values[above] - values[below]);
 }
 
 double median(std::vector<double> values) {

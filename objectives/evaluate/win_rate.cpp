@@ -4,17 +4,11 @@
 #include <cmath>
 
 #include "core/base/error.h"
+#include "objectives/preference/answer.h"
 
 namespace bireme {
 
 namespace {
-
-double sigmoid(double x) {
-  const double e = std::exp(-std::abs(x));
-  return x >= 0 ? 1 / (1 + e) : e / (1 + e);
-}
-
-double negative_log_sigmoid(double x) { return std::max(-x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
 
 /// Mean and population standard deviation.
 struct Moments {

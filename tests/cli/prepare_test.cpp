@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "core/base/json.h"
 #include "tests/cli/program.h"
 #include "tests/support/encode.h"
 #include "tests/support/expect_error.h"
@@ -18,7 +19,7 @@ TEST(PrepareCommand, TurnsAnIdxPairIntoADataset) {
   const Outcome outcome = run_program(words + " --shard-size 4 --json");
   ASSERT_EQ(outcome.code, 0) << outcome.errors;
   EXPECT_EQ(json_of(outcome)["records"], 10);
-  const auto manifest = nlohmann::json::parse(folder.read("dataset/dataset.json"));
+  const auto manifest = parse_json(folder.read("dataset/dataset.json"));
   EXPECT_EQ(manifest["split"], "tiny");
   EXPECT_EQ(manifest["shards"].size(), 3U) << "10 records by 4";
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "core/base/json.h"
 #include "tests/support/temporary_folder.h"
 
 namespace bireme::test {
@@ -33,7 +34,7 @@ inline Outcome run_program(const std::string& words, const std::string& before =
 
 /// What a command printed under --json; fails the test that asks when it is not one object.
 inline nlohmann::json json_of(const Outcome& outcome) {
-  nlohmann::json result = nlohmann::json::parse(outcome.output, nullptr, false);
+  nlohmann::json result = try_parse_json(outcome.output);
   EXPECT_TRUE(result.is_object()) << outcome.output << outcome.errors;
   return result.is_object() ? result : nlohmann::json::object();
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <functional>
 
+#include "core/base/json.h"
 #include "core/io/hdf5.h"
 #include "core/tensor/memory.h"
 #include "tests/cli/language_runs.h"
@@ -49,7 +50,7 @@ class RefusedLanguageModels : public LanguageRuns {
     std::memcpy(&length, bytes.data(), sizeof length);
     auto header = nlohmann::ordered_json::parse(bytes.substr(8, length));
     change(header);
-    write_weights(header.dump(), bytes.substr(8 + length));
+    write_weights(json_text(header), bytes.substr(8 + length));
   }
   void write_weights(const std::string& header, const std::string& data) {
     const std::uint64_t length = header.size();

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "core/base/json.h"
 #include "tests/cli/program.h"
 #include "tests/support/expect_error.h"
 
@@ -40,7 +41,7 @@ TEST_F(SyntheticCommands, PreferencesOfAKnownRuleAreJudgedExactly) {
   std::istringstream metrics(folder_.read("dpo/metrics.jsonl"));
   std::string first;
   std::getline(metrics, first);
-  const nlohmann::json start = nlohmann::json::parse(first);
+  const nlohmann::json start = parse_json(first);
   EXPECT_EQ(start["gold_win_rate"], 0.5) << "against itself";
   EXPECT_FALSE(start.contains("judged_win_rate"));
   const nlohmann::json drawn =

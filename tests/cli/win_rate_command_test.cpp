@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "core/base/json.h"
 #include "objectives/reference_cache.h"
 #include "tests/cli/program.h"
 #include "tests/support/expect_error.h"
@@ -45,8 +46,7 @@ TEST_F(WinRateCommand, PrintsTheWinRateWithWhatItsJudgesAreWorth) {
   EXPECT_EQ(result["verdict"], "judge not reliable");
   std::ifstream file(answers);
   int lines = 0;
-  for (std::string line; std::getline(file, line); ++lines)
-    EXPECT_TRUE(nlohmann::json::parse(line).contains("against"));
+  for (std::string line; std::getline(file, line); ++lines) EXPECT_TRUE(parse_json(line).contains("against"));
   EXPECT_EQ(lines, result["count"]);
 }
 
@@ -63,7 +63,7 @@ TEST_F(WinRateCommand, AgreesWithWhatTrainingMeasuresOnTheWay) {
       mentions(training.errors + training.output, {"win rate", "against the reference", "not reliable"}));
   std::istringstream metrics(policy_.folder.read("run/metrics.jsonl"));
   nlohmann::json last;
-  for (std::string line; std::getline(metrics, line);) last = nlohmann::json::parse(line);
+  for (std::string line; std::getline(metrics, line);) last = parse_json(line);
   EXPECT_EQ(last["step"], 6);
   EXPECT_TRUE(last["win_rate"].is_null());
   const Outcome outcome =
@@ -75,7 +75,7 @@ TEST_F(WinRateCommand, AgreesWithWhatTrainingMeasuresOnTheWay) {
   // Of fp32 scores, which depend on the number of threads without AVX-512.
   EXPECT_NEAR(last["soft_win_rate"].get<double>(), result["soft_win_rate"].get<double>(), 1e-6);
   EXPECT_EQ(last["answer_tokens"], result["mean_length"]);
-  EXPECT_EQ(nlohmann::json::parse(policy_.folder.read("run/evaluation/step-00000006.json"))["wins"].size(),
+  EXPECT_EQ(parse_json(policy_.folder.read("run/evaluation/step-00000006.json"))["wins"].size(),
             result["count"]);
 
   const Outcome plot =

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "core/data/transcript.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/golden.h"
@@ -19,7 +20,7 @@ std::vector<json> golden_lines(const std::string& name) {
   std::ifstream file(test::golden_folder() / "alignment" / name);
   std::vector<json> lines;
   for (std::string line; std::getline(file, line);)
-    if (!line.empty()) lines.push_back(json::parse(line));
+    if (!line.empty()) lines.push_back(parse_json(line));
   EXPECT_GT(lines.size(), 5u);
   return lines;
 }
@@ -89,14 +90,14 @@ TEST(AnswerRecords, AreReadAsTheGoldenLinesSay) {
 
 TEST(AnswerRecords, SplitTranscriptsAsTheGoldenLinesSay) {
   for (const json& expected : golden_lines("transcripts.jsonl")) {
-    SCOPED_TRACE(expected.dump());
+    SCOPED_TRACE(json_text(expected));
     const std::string status = expected["status"];
     const json line{{"chosen", expected["chosen"]}, {"rejected", expected["rejected"]}};
     if (status == "no_shared_prompt") {
-      EXPECT_TRUE(test::mentions(problem_of(AnswerKind::pairs, line.dump()), {"prompt", "Assistant:"}));
+      EXPECT_TRUE(test::mentions(problem_of(AnswerKind::pairs, json_text(line)), {"prompt", "Assistant:"}));
       continue;
     }
-    const AnswerText record = parse_answer_record(AnswerKind::pairs, line.dump());
+    const AnswerText record = parse_answer_record(AnswerKind::pairs, json_text(line));
     EXPECT_EQ(record.state, status == "ok"          ? State::ok
                             : status == "identical" ? State::identical
                                                     : State::empty);

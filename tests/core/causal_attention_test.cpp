@@ -14,13 +14,13 @@
 namespace bireme::test {
 namespace {
 
-struct Layout {
+struct CausalLayout {
   std::int64_t sequences, length;
   AttentionHeads heads;
   std::int64_t document = 0;  ///< a new one every so many tokens (sequence b's are b tokens longer); 0: one
 };
 
-Tensor firsts(Memory& memory, const Layout& s) {
+Tensor firsts(Memory& memory, const CausalLayout& s) {
   if (s.document == 0) return {};
   const Tensor first(memory, {s.sequences * s.length}, DType::i32);
   for (std::int64_t r = 0; r < first.elements(); ++r) {
@@ -30,7 +30,7 @@ Tensor firsts(Memory& memory, const Layout& s) {
   return first;
 }
 
-OpCase causal_case(const Layout& s, double deviation = 1) {
+OpCase causal_case(const CausalLayout& s, double deviation = 1) {
   return {
       .inputs = {{random_normal({s.sequences * s.length, s.heads.channels()},
                                 {.deviation = deviation, .seed = 7})}},
@@ -41,7 +41,7 @@ OpCase causal_case(const Layout& s, double deviation = 1) {
 }
 
 /// The definition, row by row, in fp64.
-Tensor by_definition(Memory& memory, const Tensor& qkv, const Layout& s) {
+Tensor by_definition(Memory& memory, const Tensor& qkv, const CausalLayout& s) {
   const auto [H, G, d] = s.heads;
   const std::int64_t stride = s.heads.channels();
   const Tensor first = firsts(memory, s), y(memory, {qkv.rows(), H * d}, DType::f64);
@@ -68,15 +68,15 @@ Tensor by_definition(Memory& memory, const Tensor& qkv, const Layout& s) {
   return y;
 }
 
-const std::vector<Layout> kLayouts = {{1, 1, {1, 1, 3}},     {2, 5, {2, 1, 4}},        {2, 13, {4, 2, 8}, 4},
-                                      {1, 60, {2, 2, 2}, 7}, {1, 300, {2, 1, 4}, 100}, {2, 530, {1, 1, 8}},
-                                      {2, 40, {4, 2, 8}}};
+const std::vector<CausalLayout> kCausalLayouts = {
+    {1, 1, {1, 1, 3}},        {2, 5, {2, 1, 4}},   {2, 13, {4, 2, 8}, 4}, {1, 60, {2, 2, 2}, 7},
+    {1, 300, {2, 1, 4}, 100}, {2, 530, {1, 1, 8}}, {2, 40, {4, 2, 8}}};
 
 class CausalAttention : public DeviceTest {};
 INSTANTIATE_TEST_SUITE_P(Devices, CausalAttention, on_every_device(), device_name);
 
 TEST_P(CausalAttention, FollowsItsDefinitionAcrossTiles) {
-  for (const Layout& s : kLayouts) {
+  for (const CausalLayout& s : kCausalLayouts) {
     SCOPED_TRACE(testing::Message() << s.length << " tokens, documents of " << s.document);
     const OpCase op = causal_case(s);
     Tape tape(backend(), Tape::Mode::inference);
@@ -87,14 +87,14 @@ TEST_P(CausalAttention, FollowsItsDefinitionAcrossTiles) {
 }
 
 TEST_P(CausalAttention, GradientsMatchCentralDifferences) {
-  for (const Layout& s : kLayouts)
+  for (const CausalLayout& s : kCausalLayouts)
     if (s.length <= 60) expect_gradients(backend(), causal_case(s));
   // Across a boundary of key tiles: a single channel, to keep the differences affordable.
   expect_gradients(backend(), causal_case({1, 270, {1, 1, 1}}), {.relative = 1e-6});
 }
 
 TEST_P(CausalAttention, InFp32AndBf16AgreesWithFp64) {
-  for (const Layout& s : kLayouts) {
+  for (const CausalLayout& s : kCausalLayouts) {
     SCOPED_TRACE(s.length);
     expect_agrees_with_double(backend(), causal_case(s), DType::f32, s.length == 1 ? 1 : 1e-5);
     if (s.length > 1) expect_agrees_with_double(backend(), causal_case(s), DType::bf16, 0.02);
@@ -135,7 +135,7 @@ TEST_P(CausalAttention, MatchesTheReference) {
 }
 
 TEST_P(CausalAttention, OverACacheEqualsTheWhole) {
-  const Layout s{2, 300, {4, 2, 20}};
+  const CausalLayout s{2, 300, {4, 2, 20}};
   const OpCase op = causal_case(s);
   for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
     const Tensor qkv = convert(memory(), op.inputs[0].value, type);

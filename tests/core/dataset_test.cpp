@@ -13,7 +13,7 @@ namespace {
 using test::error_of;
 using test::mentions;
 
-constexpr std::int64_t kRecords = 25, kShardSize = 10;
+constexpr std::int64_t kDatasetRecords = 25, kShardSize = 10;
 
 /// Ten, ten and five grey pictures of 6 x 4 pixels; picture i has the value i in every pixel and label i
 /// mod 3.
@@ -22,7 +22,7 @@ class Datasets : public testing::Test {
   Datasets() {
     DatasetWriter writer(
         {.output = path_, .split = "train", .classes = {"a", "b", "c"}, .shard_size = kShardSize});
-    for (int i = 0; i < kRecords; ++i)
+    for (int i = 0; i < kDatasetRecords; ++i)
       writer.append({.codec = Codec::raw,
                      .bytes = std::vector<std::uint8_t>(24, static_cast<std::uint8_t>(i)),
                      .height = 4,
@@ -53,7 +53,7 @@ class Datasets : public testing::Test {
 
 TEST_F(Datasets, GiveBackEveryRecord) {
   const Dataset dataset = Dataset::open(path_);
-  EXPECT_EQ(dataset.records(), kRecords);
+  EXPECT_EQ(dataset.records(), kDatasetRecords);
   EXPECT_EQ(dataset.manifest().shards.size(), 3u);
   EXPECT_EQ(dataset.manifest().width, 6);
   EXPECT_EQ(dataset.manifest().height, 4);
@@ -61,7 +61,7 @@ TEST_F(Datasets, GiveBackEveryRecord) {
   EXPECT_EQ(dataset.manifest().classes, (std::vector<std::string>{"a", "b", "c"}));
   EXPECT_EQ(dataset.manifest().pixel_mean, std::vector<double>{0.5});
   const std::vector<std::int32_t> labels = dataset.labels();
-  for (std::int64_t i = kRecords; i-- > 0;) {
+  for (std::int64_t i = kDatasetRecords; i-- > 0;) {
     const EncodedPicture picture = dataset.read(i);
     EXPECT_EQ(picture.bytes, std::vector<std::uint8_t>(24, static_cast<std::uint8_t>(i)));
     EXPECT_EQ(picture.height, 4);
@@ -78,8 +78,8 @@ TEST_F(Datasets, GiveBackEveryRecord) {
 
 TEST_F(Datasets, RefuseRecordsThatTheyDoNotHave) {
   const Dataset dataset = Dataset::open(path_);
-  EXPECT_TRUE(
-      mentions(error_of(ErrorKind::data, [&] { dataset.read(kRecords); }), {"no record 25", "has 25"}));
+  EXPECT_TRUE(mentions(error_of(ErrorKind::data, [&] { dataset.read(kDatasetRecords); }),
+                       {"no record 25", "has 25"}));
   EXPECT_THROW(dataset.read(-1), Error);
 }
 
@@ -88,7 +88,7 @@ TEST_F(Datasets, FingerprintChangesWithAnyRecord) {
   EXPECT_EQ(Dataset::open(path_).fingerprint(), before);
   DatasetWriter writer(
       {.output = path_, .classes = {"a", "b", "c"}, .shard_size = kShardSize, .replace = true});
-  for (int i = 0; i < kRecords; ++i)
+  for (int i = 0; i < kDatasetRecords; ++i)
     writer.append({.codec = Codec::raw,
                    .bytes = std::vector<std::uint8_t>(24, static_cast<std::uint8_t>(i == 17 ? 99 : i)),
                    .height = 4,

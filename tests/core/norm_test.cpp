@@ -16,10 +16,10 @@ namespace bireme::test {
 namespace {
 
 // Short of, at and past a vector of every instruction set, and the sizes of vision transformers.
-const std::vector<Shape> kShapes = {{1, 1}, {3, 7}, {5, 16}, {17, 64}, {2, 3, 129}, {4, 192}};
+const std::vector<Shape> kNormShapes = {{1, 1}, {3, 7}, {5, 16}, {17, 64}, {2, 3, 129}, {4, 192}};
 // fp32 against fp64: sums of up to 192 terms and one division, far below 1e-5 of the largest entry. bf16:
 // every stored number is rounded by up to 2⁻⁹ of itself, and a gradient is made of a few of them.
-constexpr double kFloatTolerance = 1e-5, kBf16Tolerance = 0.02;
+constexpr double kNormTolerance = 1e-5, kNormBf16Tolerance = 0.02;
 
 OpCase layer_norm_case(const Shape& shape, double mean = 0) {
   return {.inputs = {{random_normal(shape, {.mean = mean, .seed = 7})}},
@@ -31,7 +31,7 @@ OpCase layer_norm_case(const Shape& shape, double mean = 0) {
 }
 
 /// Both results are used; `scaled` has one dropped row and others at 1.25.
-OpCase residual_case(const Shape& shape, bool scaled, bool uses_sum = true, bool uses_norm = true) {
+OpCase residual_norm_case(const Shape& shape, bool scaled, bool uses_sum = true, bool uses_norm = true) {
   return {.inputs = {{random_normal(shape, {.seed = 7}), true}, {random_normal(shape, {.seed = 10})}},
           .parameters = {random_normal({shape.back()}, {.mean = 1, .seed = 8}),
                          random_normal({shape.back()}, {.seed = 9})},
@@ -114,7 +114,7 @@ class Norm : public DeviceTest {};
 INSTANTIATE_TEST_SUITE_P(Devices, Norm, on_every_device(), device_name);
 
 TEST_P(Norm, LayerNormGradientsMatchCentralDifferences) {
-  for (const Shape& shape : kShapes) {
+  for (const Shape& shape : kNormShapes) {
     SCOPED_TRACE(to_string(shape));
     // One channel has no deviation: the norm is constant, and differences only see rounding divided by
     // √epsilon.
@@ -124,12 +124,12 @@ TEST_P(Norm, LayerNormGradientsMatchCentralDifferences) {
 }
 
 TEST_P(Norm, LayerNormInFp32AndBf16AgreesWithFp64) {
-  for (const Shape& shape : kShapes) {
+  for (const Shape& shape : kNormShapes) {
     SCOPED_TRACE(to_string(shape));
     // A single channel is all cancellation: dx is 0 in exact arithmetic.
     if (shape.back() == 1) continue;
-    expect_agrees_with_double(backend(), layer_norm_case(shape), DType::f32, kFloatTolerance);
-    expect_agrees_with_double(backend(), layer_norm_case(shape), DType::bf16, kBf16Tolerance);
+    expect_agrees_with_double(backend(), layer_norm_case(shape), DType::f32, kNormTolerance);
+    expect_agrees_with_double(backend(), layer_norm_case(shape), DType::bf16, kNormBf16Tolerance);
   }
 }
 
@@ -164,23 +164,23 @@ TEST_P(Norm, ResidualNormGradientsMatchCentralDifferences) {
            {std::pair{true, true}, std::pair{true, false}, std::pair{false, true}}) {
         SCOPED_TRACE(to_string(shape) + (scaled ? " scaled" : "") + (sum ? " sum" : "") +
                      (norm ? " norm" : ""));
-        expect_gradients(backend(), residual_case(shape, scaled, sum, norm));
+        expect_gradients(backend(), residual_norm_case(shape, scaled, sum, norm));
       }
 }
 
 TEST_P(Norm, ResidualNormInFp32AndBf16AgreesWithFp64) {
   for (const Shape& shape : {Shape{3, 7}, Shape{17, 64}, Shape{3, 129}, Shape{40, 192}}) {
     SCOPED_TRACE(to_string(shape));
-    expect_agrees_with_double(backend(), residual_case(shape, true), DType::f32, kFloatTolerance);
-    expect_agrees_with_double(backend(), residual_case(shape, true), DType::bf16, kBf16Tolerance);
-    expect_agrees_with_double(backend(), residual_case(shape, false), DType::bf16, kBf16Tolerance);
+    expect_agrees_with_double(backend(), residual_norm_case(shape, true), DType::f32, kNormTolerance);
+    expect_agrees_with_double(backend(), residual_norm_case(shape, true), DType::bf16, kNormBf16Tolerance);
+    expect_agrees_with_double(backend(), residual_norm_case(shape, false), DType::bf16, kNormBf16Tolerance);
   }
 }
 
 TEST_P(Norm, ResidualNormEqualsResidualAddThenLayerNorm) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16})
     for (const bool scaled : {false, true}) {
-      const OpCase fused = residual_case({33, 100}, scaled);
+      const OpCase fused = residual_norm_case({33, 100}, scaled);
       OpCase separate = fused;
       separate.run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet& p,
                          DType compute) -> std::vector<Var> {
@@ -223,13 +223,13 @@ TEST_P(Norm, ResidualNormLeavesAGradientThatOthersHoldUntouched) {
 }
 
 TEST_P(Norm, RmsNormGradientsMatchCentralDifferences) {
-  for (const Shape& shape : kShapes) {
+  for (const Shape& shape : kNormShapes) {
     SCOPED_TRACE(to_string(shape));
     expect_gradients(backend(), rms_norm_case(shape));
     expect_agrees_with_double(backend(), rms_norm_case(shape), DType::f32,
-                              shape.back() == 1 ? 1 : kFloatTolerance);
+                              shape.back() == 1 ? 1 : kNormTolerance);
     if (shape.back() > 1)
-      expect_agrees_with_double(backend(), rms_norm_case(shape), DType::bf16, kBf16Tolerance);
+      expect_agrees_with_double(backend(), rms_norm_case(shape), DType::bf16, kNormBf16Tolerance);
   }
 }
 
@@ -291,11 +291,12 @@ TEST_P(Norm, ResidualRmsNormEqualsResidualAddThenRmsNorm) {
 }
 
 TEST_P(Norm, L2NormalizeGradientsMatchCentralDifferences) {
-  for (const Shape& shape : kShapes) {
+  for (const Shape& shape : kNormShapes) {
     SCOPED_TRACE(to_string(shape));
     expect_gradients(backend(), l2_case(shape));
-    expect_agrees_with_double(backend(), l2_case(shape), DType::f32, shape.back() == 1 ? 1 : kFloatTolerance);
-    if (shape.back() > 1) expect_agrees_with_double(backend(), l2_case(shape), DType::bf16, kBf16Tolerance);
+    expect_agrees_with_double(backend(), l2_case(shape), DType::f32, shape.back() == 1 ? 1 : kNormTolerance);
+    if (shape.back() > 1)
+      expect_agrees_with_double(backend(), l2_case(shape), DType::bf16, kNormBf16Tolerance);
   }
 }
 
@@ -318,8 +319,8 @@ TEST_P(Norm, WeightNormGradientsMatchCentralDifferences) {
   for (const Shape& shape : {Shape{1, 3}, Shape{3, 7}, Shape{40, 12}, Shape{5, 129}}) {
     SCOPED_TRACE(to_string(shape));
     expect_gradients(backend(), weight_norm_case(shape));
-    expect_agrees_with_double(backend(), weight_norm_case(shape), DType::f32, kFloatTolerance);
-    expect_agrees_with_double(backend(), weight_norm_case(shape), DType::bf16, kBf16Tolerance);
+    expect_agrees_with_double(backend(), weight_norm_case(shape), DType::f32, kNormTolerance);
+    expect_agrees_with_double(backend(), weight_norm_case(shape), DType::bf16, kNormBf16Tolerance);
   }
 }
 
@@ -369,7 +370,7 @@ TEST_P(Norm, BatchNormMovesTheRunningStatisticsTowardsMeanAndUnbiasedVariance) {
 TEST_P(Norm, EveryNormHasTheSameBitsOnAnyNumberOfThreads) {
   for (const DType type : {DType::f32, DType::bf16}) {
     expect_same_bits_on_any_number_of_threads(backend(), layer_norm_case({700, 96}), type);
-    expect_same_bits_on_any_number_of_threads(backend(), residual_case({700, 96}, true), type);
+    expect_same_bits_on_any_number_of_threads(backend(), residual_norm_case({700, 96}, true), type);
     expect_same_bits_on_any_number_of_threads(backend(), rms_norm_case({700, 96}), type);
     expect_same_bits_on_any_number_of_threads(backend(), residual_rms_case({700, 96}, true, true), type);
     expect_same_bits_on_any_number_of_threads(backend(), l2_case({700, 96}), type);

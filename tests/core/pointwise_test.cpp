@@ -14,9 +14,9 @@
 namespace bireme::test {
 namespace {
 
-const std::vector<Shape> kShapes = {{1, 1}, {3, 7}, {5, 16}, {17, 64}, {2, 3, 129}};
-constexpr double kFloatTolerance = 1e-6;  // a handful of roundings
-constexpr double kBf16Tolerance = 0.01;   // two roundings of 2⁻⁹
+const std::vector<Shape> kPointwiseShapes = {{1, 1}, {3, 7}, {5, 16}, {17, 64}, {2, 3, 129}};
+constexpr double kPointwiseTolerance = 1e-6;      // a handful of roundings
+constexpr double kPointwiseBf16Tolerance = 0.01;  // two roundings of 2⁻⁹
 
 OpCase residual_case(const Shape& shape, bool scaled) {
   return {.inputs = {{random_normal(shape, {.seed = 7}), true}, {random_normal(shape, {.seed = 8})}},
@@ -59,7 +59,7 @@ class Pointwise : public DeviceTest {};
 INSTANTIATE_TEST_SUITE_P(Devices, Pointwise, on_every_device(), device_name);
 
 TEST_P(Pointwise, GradientsMatchCentralDifferences) {
-  for (const Shape& shape : kShapes) {
+  for (const Shape& shape : kPointwiseShapes) {
     SCOPED_TRACE(to_string(shape));
     expect_gradients(backend(), residual_case(shape, false));
     expect_gradients(backend(), residual_case(shape, true));
@@ -70,10 +70,10 @@ TEST_P(Pointwise, GradientsMatchCentralDifferences) {
 }
 
 TEST_P(Pointwise, Fp32AndBf16AgreeWithFp64) {
-  for (const Shape& shape : kShapes) {
+  for (const Shape& shape : kPointwiseShapes) {
     SCOPED_TRACE(to_string(shape));
     for (const auto& [type, tolerance] :
-         {std::pair{DType::f32, kFloatTolerance}, std::pair{DType::bf16, kBf16Tolerance}}) {
+         {std::pair{DType::f32, kPointwiseTolerance}, std::pair{DType::bf16, kPointwiseBf16Tolerance}}) {
       expect_agrees_with_double(backend(), residual_case(shape, true), type, tolerance);
       expect_agrees_with_double(backend(), bias_case(shape), type, tolerance);
       expect_agrees_with_double(backend(), gelu_case(shape), type, tolerance);

@@ -26,7 +26,7 @@ std::string rgb_png(int width, int height, int seed = 0) {
 std::string grey_png(int width, int height, const std::string& pixels) {
   return test::png({width, height, 8, PNG_COLOR_TYPE_GRAY, pixels});
 }
-std::string idx(std::initializer_list<int> sizes, const std::string& entries) {
+std::string idx_file(std::initializer_list<int> sizes, const std::string& entries) {
   std::string bytes{0, 0, 8, static_cast<char>(sizes.size())};
   for (const int size : sizes)
     for (const int shift : {24, 16, 8, 0}) bytes.push_back(static_cast<char>(size >> shift));
@@ -213,8 +213,8 @@ TEST_F(PrepareImages, WithoutAnyGoodPictureThereIsNoDataset) {
 }
 
 TEST_F(PrepareImages, AnIdxPairInAnyOrder) {
-  folder_.write("images", idx({3, 2, 2}, "aaaabbbbcccc"));
-  folder_.write("labels", idx({3}, std::string("\x02\x00\x01", 3)));
+  folder_.write("images", idx_file({3, 2, 2}, "aaaabbbbcccc"));
+  folder_.write("labels", idx_file({3}, std::string("\x02\x00\x01", 3)));
   const PrepareImagesReport report = prepare_images(options({"labels", "images"}));
   EXPECT_EQ(report.records, 3);
   EXPECT_EQ(report.classes, (std::vector<std::string>{"0", "1", "2"}));
@@ -225,9 +225,9 @@ TEST_F(PrepareImages, AnIdxPairInAnyOrder) {
 }
 
 TEST_F(PrepareImages, InputsThatDoNotFitAreRefused) {
-  folder_.write("images", idx({3, 2, 2}, "aaaabbbbcccc"));
-  folder_.write("labels", idx({2}, "\x01\x01"));
-  folder_.write("lie", idx({9, 2, 2}, "aaaabbbbcccc"));
+  folder_.write("images", idx_file({3, 2, 2}, "aaaabbbbcccc"));
+  folder_.write("labels", idx_file({2}, "\x01\x01"));
+  folder_.write("lie", idx_file({9, 2, 2}, "aaaabbbbcccc"));
   folder_.write("empty/readme.txt", "");
   const auto error = [&](const std::vector<std::string>& inputs) {
     return error_of(ErrorKind::data, [&] { prepare_images(options(inputs)); });

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "core/autograd/tape.h"
+#include "core/base/json.h"
 #include "core/cpu/cpu_backend.h"
 #include "tests/support/expect_error.h"
 
@@ -103,7 +104,7 @@ TEST_F(ProfiledTape, ReportsTheShareOfTheStepLongestFirst) {
   profile_.end_step(step / 2);
   profile_.end_step(step / 2);
 
-  const auto report = nlohmann::json::parse(profile_.json());
+  const auto report = parse_json(profile_.json());
   EXPECT_EQ(report["steps"], 2);
   EXPECT_DOUBLE_EQ(report["step_seconds"], step);
   EXPECT_NEAR(report["unaccounted_seconds"], 0.75 * step, 1e-9);

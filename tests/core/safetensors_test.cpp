@@ -8,6 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "core/io/safetensors_writer.h"
 #include "tests/support/expect.h"
 #include "tests/support/temporary_folder.h"
@@ -348,7 +349,7 @@ class ShardedSafetensors : public Safetensors {
 
   std::string open_with(const json& weight_map) const {
     write("model.safetensors.index.json",
-          json{{"metadata", {{"total_size", 22}}}, {"weight_map", weight_map}}.dump());
+          json_text(json{{"metadata", {{"total_size", 22}}}, {"weight_map", weight_map}}));
     return error_of([&] { (void)SafetensorsFolder::open(folder_); });
   }
 

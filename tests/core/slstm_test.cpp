@@ -93,12 +93,13 @@ TEST_P(Slstm, MatchesGolden) {
     for (const DType type : {DType::f64, DType::f32}) expect_golden(file, type);
 }
 
-struct CellShape {
+struct SlstmCellShape {
   std::int64_t sequences, time, heads, units;
 };
 
 /// Two calls one after the other, so that gradients through the state count.
-OpCase cell_case(Memory& m, const CellShape& s, bool with_state, bool with_starts, SlstmFunction function) {
+OpCase cell_case(Memory& m, const SlstmCellShape& s, bool with_state, bool with_starts,
+                 SlstmFunction function) {
   const std::int64_t rows = s.sequences * s.time, channels = s.heads * s.units;
   Tensor starts;
   if (with_starts) {
@@ -129,7 +130,8 @@ OpCase cell_case(Memory& m, const CellShape& s, bool with_state, bool with_start
 
 TEST_P(Slstm, GradientsMatchCentralDifferences) {
   for (const SlstmFunction function : {SlstmFunction::slstm, SlstmFunction::lstm})
-    for (const CellShape& s : {CellShape{1, 1, 1, 1}, CellShape{2, 6, 2, 3}, CellShape{13, 2, 1, 2}})
+    for (const SlstmCellShape& s :
+         {SlstmCellShape{1, 1, 1, 1}, SlstmCellShape{2, 6, 2, 3}, SlstmCellShape{13, 2, 1, 2}})
       for (const bool state : {false, true}) {
         // An lstm does not use n, to which no gradient comes then.
         if (function == SlstmFunction::lstm && state) continue;
@@ -142,7 +144,8 @@ TEST_P(Slstm, GradientsMatchCentralDifferences) {
 TEST_P(Slstm, Fp32AndBf16AgreeWithFp64) {
   for (const SlstmFunction function : {SlstmFunction::slstm, SlstmFunction::lstm})
     // On a GPU, R fits in registers; in registers and shared memory; in shared memory and L2.
-    for (const CellShape& s : {CellShape{5, 30, 2, 20}, CellShape{2, 6, 2, 90}, CellShape{1, 4, 1, 150}}) {
+    for (const SlstmCellShape& s :
+         {SlstmCellShape{5, 30, 2, 20}, SlstmCellShape{2, 6, 2, 90}, SlstmCellShape{1, 4, 1, 150}}) {
       const OpCase op = cell_case(memory(), s, false, true, function);
       expect_agrees_with_double(backend(), op, DType::f32, 2e-5);
       expect_agrees_with_double(backend(), op, DType::bf16, 0.02);

@@ -193,20 +193,20 @@ TEST_F(TokenDatasets, DocumentsApartAreMarkedAndTheirFirstTokenIsNoTarget) {
                               1, 0, 0, 0, 0, 1, 0, 0, 0, 1}));
 }
 
-struct Delivered {
+struct DeliveredTokens {
   std::int64_t record;
   std::uint64_t epoch;
   Ids tokens, targets;
-  friend bool operator==(const Delivered&, const Delivered&) = default;
+  friend bool operator==(const DeliveredTokens&, const DeliveredTokens&) = default;
 };
 
 /// Everything that `steps` steps deliver over all ranks, in the order of the global batch.
-std::vector<Delivered> deliver(const TokenDataset& dataset, const Sampler& sampler,
-                               TokenLoaderOptions options, std::int64_t steps) {
+std::vector<DeliveredTokens> deliver(const TokenDataset& dataset, const Sampler& sampler,
+                                     TokenLoaderOptions options, std::int64_t steps) {
   std::vector<std::unique_ptr<TokenLoader>> ranks;
   for (options.data_rank = 0; options.data_rank < options.data_size; ++options.data_rank)
     ranks.push_back(std::make_unique<TokenLoader>(options, sampler, dataset, make_host_memory()));
-  std::vector<Delivered> all;
+  std::vector<DeliveredTokens> all;
   const std::int64_t length = options.windows.length;
   for (std::int64_t part = 0; part < steps * options.accumulate; ++part)
     for (const auto& rank : ranks) {
@@ -226,10 +226,11 @@ std::vector<Delivered> deliver(const TokenDataset& dataset, const Sampler& sampl
 TEST_F(TokenDatasets, LoadersDeliverTheSameForAnyNumberOfRanksAndPartsAndFromAnyStep) {
   const TokenDataset dataset = TokenDataset::open(path_);
   const TokenWindows windows{.length = 2, .documents_apart = true};  // 19 records, 3 steps an epoch
-  const std::vector<Delivered> expected = deliver(dataset, sampler(windows, 6), {.windows = windows}, 8);
+  const std::vector<DeliveredTokens> expected =
+      deliver(dataset, sampler(windows, 6), {.windows = windows}, 8);
   ASSERT_EQ(expected.size(), 48u);
   for (std::int64_t i = 0; i < 48; ++i) {
-    const Delivered& one = expected[static_cast<std::size_t>(i)];
+    const DeliveredTokens& one = expected[static_cast<std::size_t>(i)];
     EXPECT_EQ(one.epoch, static_cast<std::uint64_t>(i / 18));
     EXPECT_EQ(one.record, sampler(windows, 6).record(one.epoch, i % 18));
     EXPECT_EQ(one.tokens.front(), one.record * 2);
@@ -240,14 +241,14 @@ TEST_F(TokenDatasets, LoadersDeliverTheSameForAnyNumberOfRanksAndPartsAndFromAny
               expected)
         << ranks << " ranks, " << parts << " parts";
   EXPECT_EQ(deliver(dataset, sampler(windows, 6), {.windows = windows, .start_step = 5, .data_size = 2}, 3),
-            std::vector<Delivered>(expected.begin() + 30, expected.end()));
+            std::vector<DeliveredTokens>(expected.begin() + 30, expected.end()));
 }
 
 TEST_F(TokenDatasets, LoadersInOrderReadTheStreamAsItIs) {
   const TokenDataset dataset = TokenDataset::open(path_);
   const TokenWindows windows{.length = 4};
   std::int64_t next = 0;
-  for (const Delivered& one : deliver(dataset, sampler(windows, 3, false), {.windows = windows}, 3))
+  for (const DeliveredTokens& one : deliver(dataset, sampler(windows, 3, false), {.windows = windows}, 3))
     EXPECT_EQ(one.record, next++);
   EXPECT_EQ(next, 9);
 }

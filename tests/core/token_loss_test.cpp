@@ -15,19 +15,19 @@
 namespace bireme::test {
 namespace {
 
-struct Sizes {
+struct LossSizes {
   std::int64_t rows, vocabulary, channels;
 };
 
 /// Every third row has no target.
-Tensor targets_of(Memory& memory, const Sizes& sizes) {
+Tensor targets_of(Memory& memory, const LossSizes& sizes) {
   const Tensor targets(memory, {sizes.rows}, DType::i32);
   for (std::int64_t r = 0; r < sizes.rows; ++r)
     targets.data<std::int32_t>()[r] = static_cast<std::int32_t>(r % 3 == 2 ? -1 : r * 5 % sizes.vocabulary);
   return targets;
 }
 
-OpCase loss_case(const Sizes& sizes, double soft_cap = 0, const TokenLossTerms& terms = {.count = 7}) {
+OpCase loss_case(const LossSizes& sizes, double soft_cap = 0, const TokenLossTerms& terms = {.count = 7}) {
   return {.inputs = {{random_normal({sizes.rows, sizes.channels}, {.seed = 7})}},
           .parameters = {random_normal({sizes.vocabulary, sizes.channels}, {.seed = 8})},
           .run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType) -> std::vector<Var> {
@@ -41,7 +41,7 @@ class TokenLossOp : public DeviceTest {};
 INSTANTIATE_TEST_SUITE_P(Devices, TokenLossOp, on_every_device(), device_name);
 
 TEST_P(TokenLossOp, GradientsMatchCentralDifferences) {
-  for (const Sizes& sizes : {Sizes{1, 2, 1}, {3, 7, 5}, {5, 16, 8}, {7, 37, 3}}) {
+  for (const LossSizes& sizes : {LossSizes{1, 2, 1}, {3, 7, 5}, {5, 16, 8}, {7, 37, 3}}) {
     SCOPED_TRACE(testing::Message() << sizes.rows << " rows, " << sizes.vocabulary << " tokens");
     expect_gradients(backend(), loss_case(sizes));
     expect_gradients(backend(), loss_case(sizes, 2.5));
@@ -52,7 +52,7 @@ TEST_P(TokenLossOp, GradientsMatchCentralDifferences) {
 
 TEST_P(TokenLossOp, InFp32AndBf16AgreesWithFp64) {
   // bf16: W, hidden and the gradient of the logits are stored with 2⁻⁹; sums are in fp32.
-  for (const Sizes& sizes : {Sizes{3, 7, 5}, {20, 64, 16}, {9, 129, 33}}) {
+  for (const LossSizes& sizes : {LossSizes{3, 7, 5}, {20, 64, 16}, {9, 129, 33}}) {
     expect_agrees_with_double(backend(), loss_case(sizes), DType::f32, 1e-5);
     expect_agrees_with_double(backend(), loss_case(sizes, 3, {.count = 2, .z_loss = 0.05}), DType::f32, 1e-5);
     if (backend().has_fast_bf16()) expect_agrees_with_double(backend(), loss_case(sizes), DType::bf16, 0.02);
@@ -61,7 +61,7 @@ TEST_P(TokenLossOp, InFp32AndBf16AgreesWithFp64) {
 
 TEST_P(TokenLossOp, SlicesMakeUpTheWhole) {
   // 700 rows are two slices. Without gaps in the targets, the same as one product and its cross-entropy.
-  const Sizes sizes{700, 40, 6};
+  const LossSizes sizes{700, 40, 6};
   OpCase sliced = loss_case(sizes, 0, {.count = 700}), whole = sliced;
   const auto all_targets = [sizes](Memory& memory) {
     const Tensor targets(memory, {sizes.rows}, DType::i32);
@@ -85,7 +85,7 @@ TEST_P(TokenLossOp, SlicesMakeUpTheWhole) {
 }
 
 TEST_P(TokenLossOp, LogProbabilitiesAreThoseOfTheTargets) {
-  const Sizes sizes{8, 12, 4};
+  const LossSizes sizes{8, 12, 4};
   ParameterSet p;
   Parameter& weight =
       p.add({.name = "w", .shape = {12, 4}, .initial = {Initializer::Law::normal, 1}, .partition = {}});

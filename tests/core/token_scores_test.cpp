@@ -14,7 +14,7 @@
 namespace bireme::test {
 namespace {
 
-struct Sizes {
+struct ScoreSizes {
   std::int64_t rows, items, vocabulary, channels;
 };
 
@@ -26,7 +26,7 @@ Tensor indices(Memory& memory, std::int64_t count, std::int64_t below, std::int6
 }
 
 /// Some rows are asked for several times, each time with another target, some never.
-OpCase scores_case(const Sizes& s, double soft_cap = 0) {
+OpCase scores_case(const ScoreSizes& s, double soft_cap = 0) {
   return {.inputs = {{random_normal({s.rows, s.channels}, {.seed = 7})}},
           .parameters = {random_normal({s.vocabulary, s.channels}, {.seed = 8})},
           .run = [=](Tape& tape, const std::vector<Var>& x, ParameterSet& p, DType) -> std::vector<Var> {
@@ -41,7 +41,7 @@ class TokenScores : public DeviceTest {};
 INSTANTIATE_TEST_SUITE_P(Devices, TokenScores, on_every_device(), device_name);
 
 TEST_P(TokenScores, GradientsMatchCentralDifferences) {
-  for (const Sizes& s : {Sizes{1, 1, 2, 1}, {3, 7, 7, 5}, {8, 6, 16, 8}, {4, 9, 37, 3}}) {
+  for (const ScoreSizes& s : {ScoreSizes{1, 1, 2, 1}, {3, 7, 7, 5}, {8, 6, 16, 8}, {4, 9, 37, 3}}) {
     SCOPED_TRACE(testing::Message() << s.items << " of " << s.rows << " rows");
     expect_gradients(backend(), scores_case(s));
     expect_gradients(backend(), scores_case(s, 2.5));
@@ -49,7 +49,7 @@ TEST_P(TokenScores, GradientsMatchCentralDifferences) {
 }
 
 TEST_P(TokenScores, InFp32AndBf16AgreesWithFp64) {
-  for (const Sizes& s : {Sizes{3, 7, 7, 5}, {20, 30, 64, 16}}) {
+  for (const ScoreSizes& s : {ScoreSizes{3, 7, 7, 5}, {20, 30, 64, 16}}) {
     expect_agrees_with_double(backend(), scores_case(s), DType::f32, 1e-5);
     if (backend().has_fast_bf16()) expect_agrees_with_double(backend(), scores_case(s), DType::bf16, 0.02);
   }
@@ -62,7 +62,7 @@ TEST_P(TokenScores, SameBitsOnAnyNumberOfThreads) {
 
 TEST_P(TokenScores, AreTheSameWhenLogitsDoNotFit) {
   // 1500 × 45000 logits are 270 MB: more than are kept. Scored in two halves, they are.
-  const Sizes s{1500, 1500, 45000, 2};
+  const ScoreSizes s{1500, 1500, 45000, 2};
   const OpCase op = scores_case(s, 3);
   const OpResult sliced = run_op(backend(), op, DType::f32);
   OpCase halves = op;

@@ -11,7 +11,7 @@
 namespace bireme::test {
 namespace {
 
-constexpr double kFloatTolerance = 1e-5, kBf16Tolerance = 0.01;
+constexpr double kShiftTolerance = 1e-5, kShiftBf16Tolerance = 0.01;
 
 /// A document starts at token 3 of each sequence where they are long enough.
 Tensor starts_at_three(const Sequences& sequences) {
@@ -47,8 +47,8 @@ TEST_P(TokenShift, GradientsMatchCentralDifferences) {
 
 TEST_P(TokenShift, InFp32AndBf16AgreesWithFp64) {
   const OpCase op = shift_case({.count = 3, .length = 37}, 65, 3, true);
-  expect_agrees_with_double(backend(), op, DType::f32, kFloatTolerance);
-  expect_agrees_with_double(backend(), op, DType::bf16, kBf16Tolerance);
+  expect_agrees_with_double(backend(), op, DType::f32, kShiftTolerance);
+  expect_agrees_with_double(backend(), op, DType::bf16, kShiftBf16Tolerance);
 }
 
 TEST_P(TokenShift, HasTheSameBitsOnAnyNumberOfThreads) {

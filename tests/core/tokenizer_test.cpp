@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "core/base/json.h"
 #include "core/text/utf8.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/temporary_folder.h"
@@ -42,7 +43,7 @@ TEST(Utf8, FindsTheFirstByteThatIsWrong) {
 class Tokenizers : public testing::Test {
  protected:
   std::shared_ptr<const Tokenizer> byte_pair(const nlohmann::json& json) const {
-    return open_tokenizer(folder_.write("a/tokenizer.json", json.dump()).string());
+    return open_tokenizer(folder_.write("a/tokenizer.json", json_text(json)).string());
   }
   std::string refusal(const nlohmann::json& json) const {
     return error_of(ErrorKind::data, [&] { byte_pair(json); });
@@ -310,7 +311,7 @@ TEST(PublishedTokenizers, AgreeWithTheirReferences) {
   std::ifstream file(root + "encodings.jsonl");
   int records = 0;
   for (std::string line; std::getline(file, line); ++records) {
-    const auto record = nlohmann::json::parse(line);
+    const auto record = parse_json(line);
     const Tokenizer& tokenizer = *tokenizers.at(record["tokenizer"]);
     const Ids ids = tokenizer.encode(record["text"].get<std::string>());
     SCOPED_TRACE(line.substr(0, 200));

@@ -16,7 +16,7 @@ namespace {
 
 // fp32 against fp64: a few roundings for each factor between a token and those that see it. bf16: inputs are
 // rounded for both, results and gradients once.
-constexpr double kFloatTolerance = 1e-5, kBf16Tolerance = 0.01;
+constexpr double kWkvTolerance = 1e-5, kWkvBf16Tolerance = 0.01;
 
 struct WkvSizes {
   std::int64_t batch, length, channels;
@@ -224,8 +224,8 @@ TEST_P(Wkv, InFp32AndBf16AgreesWithFp64) {
       SCOPED_TRACE(std::to_string(sizes.batch) + " x " + std::to_string(sizes.length) + " x " +
                    std::to_string(sizes.channels));
       const OpCase op = whole_case({.sizes = sizes, .documents_of = documents_of});
-      expect_agrees_with_double(backend(), op, DType::f32, kFloatTolerance);
-      expect_agrees_with_double(backend(), op, DType::bf16, kBf16Tolerance);
+      expect_agrees_with_double(backend(), op, DType::f32, kWkvTolerance);
+      expect_agrees_with_double(backend(), op, DType::bf16, kWkvBf16Tolerance);
     }
 }
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "core/data/writer.h"
 #include "tests/cli/program.h"
 #include "tests/support/expect_error.h"
@@ -134,7 +135,7 @@ class CudaTraining : public ::testing::Test {
     std::ifstream lines(folder_.path() / run / "metrics.jsonl");
     std::vector<double> values;
     for (std::string line; std::getline(lines, line);) {
-      const nlohmann::json numbers = nlohmann::json::parse(line);
+      const nlohmann::json numbers = parse_json(line);
       if (numbers.contains(name)) values.push_back(numbers.at(name));
     }
     return values;

@@ -23,7 +23,7 @@ std::string read_text(const std::filesystem::path& path) {
 }
 
 /// The message of the usage error that reading `toml` and `overrides` must end in.
-std::string failure(const std::string& toml, const std::vector<Override>& overrides = {}) {
+std::string configuration_failure(const std::string& toml, const std::vector<Override>& overrides = {}) {
   try {
     parse_configuration(toml, "run.toml", overrides);
   } catch (const Error& error) {
@@ -150,56 +150,57 @@ TEST(Configuration, SizeFillsWhatIsNotGivenBesideIt) {
 }
 
 TEST(Configuration, MistakesInTheFileAreNamedWithLineAndRemedy) {
-  EXPECT_EQ(failure("[optimizer]\nlearning_rat = 1\n"),
+  EXPECT_EQ(configuration_failure("[optimizer]\nlearning_rat = 1\n"),
             "unknown key `optimizer.learning_rat`: run.toml:2:16: did you mean `optimizer.learning_rate`?");
-  EXPECT_EQ(failure("[optimiser]\nlearning_rate = 1\n"),
+  EXPECT_EQ(configuration_failure("[optimiser]\nlearning_rate = 1\n"),
             "unknown section `[optimiser]`: run.toml:2:17: did you mean `[optimizer]`?");
-  EXPECT_EQ(failure("[run]\nsteps = 1e3\n"),
+  EXPECT_EQ(configuration_failure("[run]\nsteps = 1e3\n"),
             "run.steps is 1000.0, which is not of type integer: run.toml:2:9: its default is 2000");
-  EXPECT_EQ(failure("[run]\nsteps = \"12\"\n"),
+  EXPECT_EQ(configuration_failure("[run]\nsteps = \"12\"\n"),
             "run.steps is '12', which is not of type integer: run.toml:2:9: its default is 2000");
-  EXPECT_EQ(failure("\n[optimizer]\n  beta1 = 1.0\n"),
+  EXPECT_EQ(configuration_failure("\n[optimizer]\n  beta1 = 1.0\n"),
             "optimizer.beta1 is 1.0, outside its range: run.toml:3:11: choose 0 to below 1");
-  EXPECT_EQ(failure("[precision]\ntype = \"fp23\"\n"),
+  EXPECT_EQ(configuration_failure("[precision]\ntype = \"fp23\"\n"),
             "precision.type is \"fp23\", which is not known: run.toml:2:8: did you mean \"fp32\"?");
-  EXPECT_NE(failure("[run]\nsteps = \n").find("run.toml:2:"), std::string::npos)
-      << failure("[run]\nsteps = \n");
-  EXPECT_NE(failure("steps = 3\n").find("unknown key `steps`"), std::string::npos);
-  EXPECT_NE(failure("[optimizer]\nlearning_rate = nan\n").find("outside its range"), std::string::npos);
-  EXPECT_NE(failure("[data]\nstd = [0.5, -1]\n").find("data.std is -1, outside its range"),
+  EXPECT_NE(configuration_failure("[run]\nsteps = \n").find("run.toml:2:"), std::string::npos)
+      << configuration_failure("[run]\nsteps = \n");
+  EXPECT_NE(configuration_failure("steps = 3\n").find("unknown key `steps`"), std::string::npos);
+  EXPECT_NE(configuration_failure("[optimizer]\nlearning_rate = nan\n").find("outside its range"),
+            std::string::npos);
+  EXPECT_NE(configuration_failure("[data]\nstd = [0.5, -1]\n").find("data.std is -1, outside its range"),
             std::string::npos);
 }
 
 TEST(Configuration, MistakesOnTheCommandLineAreNamed) {
-  EXPECT_EQ(failure("", {{"run.steps", "3x"}}),
+  EXPECT_EQ(configuration_failure("", {{"run.steps", "3x"}}),
             "run.steps is 3x, which is not of type integer: command line: its default is 2000");
   EXPECT_EQ(
-      failure("", {{"optimizer.learning_rate", "1e400"}}),
+      configuration_failure("", {{"optimizer.learning_rate", "1e400"}}),
       "optimizer.learning_rate is 1e400, which is not of type number: command line: its default is 0.002");
-  EXPECT_EQ(failure("", {{"run.profile", "yes"}}),
+  EXPECT_EQ(configuration_failure("", {{"run.profile", "yes"}}),
             "run.profile is yes, which is not of type true or false: command line: its default is false");
-  EXPECT_EQ(failure("", {{"run.seeds", "1"}}),
+  EXPECT_EQ(configuration_failure("", {{"run.seeds", "1"}}),
             "unknown key `run.seeds`: command line: did you mean `run.seed`?");
 }
 
 TEST(Configuration, ContradictionsNameBothValuesAndBothPlaces) {
   // As when a resolved file gives everything, and the command line changes one thing.
-  EXPECT_NE(
-      failure("[model]\nembed_dim = 64\n", {{"model.heads", "5"}}).find(": run.toml:2:13 and command line: "),
-      std::string::npos);
-  EXPECT_EQ(failure("[model]\nheads = 5\n"),
+  EXPECT_NE(configuration_failure("[model]\nembed_dim = 64\n", {{"model.heads", "5"}})
+                .find(": run.toml:2:13 and command line: "),
+            std::string::npos);
+  EXPECT_EQ(configuration_failure("[model]\nheads = 5\n"),
             "model.embed_dim is 96, which 5 heads do not divide: run.toml:2:9: choose model.heads from 1, 2, "
             "3, 4, 6, 8, 12, 16, 24, 32, 48");
-  EXPECT_EQ(failure("[data]\nlocal_size = 6\n"),
+  EXPECT_EQ(configuration_failure("[data]\nlocal_size = 6\n"),
             "data.local_size is 6, less than one patch (model.patch_size is 7): run.toml:2:14: make the crop "
             "larger or the patch smaller");
-  EXPECT_EQ(failure("", {{"data.local_size", "6"}, {"data.local_crops", "0"}}),
+  EXPECT_EQ(configuration_failure("", {{"data.local_size", "6"}, {"data.local_crops", "0"}}),
             "");  // no local crop, no mistake
-  EXPECT_NE(failure("[data]\nglobal_scale_min = 0.5\nglobal_scale_max = 0.4\n"), "");
-  EXPECT_NE(failure("[parallel]\ntensor = 2\n"), "");
-  EXPECT_NE(failure("[data]\nmean = [0.1]\n"), "");
-  EXPECT_NE(failure("[data]\nevaluation_test = \"x\"\n"), "");
-  EXPECT_NE(failure("[run]\nsteps = 0\n"), "");
+  EXPECT_NE(configuration_failure("[data]\nglobal_scale_min = 0.5\nglobal_scale_max = 0.4\n"), "");
+  EXPECT_NE(configuration_failure("[parallel]\ntensor = 2\n"), "");
+  EXPECT_NE(configuration_failure("[data]\nmean = [0.1]\n"), "");
+  EXPECT_NE(configuration_failure("[data]\nevaluation_test = \"x\"\n"), "");
+  EXPECT_NE(configuration_failure("[run]\nsteps = 0\n"), "");
 }
 
 TEST(Configuration, MissingFileIsAUsageError) {
@@ -263,12 +264,12 @@ TEST(Configuration, WeightDecayStaysWhatItIsUnlessAnEndIsGiven) {
 }
 
 TEST(Configuration, KeysOfTheOtherKindOfRunAreRefused) {
-  EXPECT_EQ(failure("[model]\ntype = \"xlstm\"\n[data]\nlocal_crops = 2"),
+  EXPECT_EQ(configuration_failure("[model]\ntype = \"xlstm\"\n[data]\nlocal_crops = 2"),
             "data.local_crops has no meaning for model.type \"xlstm\": run.toml:4:15: remove it: it is for "
             "Pictures (`bireme train --help-config` says what each key is for)");
-  EXPECT_NE(failure("data.documents_apart = true").find("data.documents_apart has no meaning"),
+  EXPECT_NE(configuration_failure("data.documents_apart = true").find("data.documents_apart has no meaning"),
             std::string::npos);
-  EXPECT_NE(failure("objective.type = \"language_model\"").find("train a vision transformer"),
+  EXPECT_NE(configuration_failure("objective.type = \"language_model\"").find("train a vision transformer"),
             std::string::npos);
   EXPECT_EQ(to_toml(parse_configuration("model.type = \"llama\"", "")).find("patch_size"), std::string::npos);
 }
@@ -286,9 +287,9 @@ TEST(Configuration, KeysOfOneKindOfLanguageModelAreRefusedForOthers) {
       if (takers.find(type) != std::string::npos) {
         EXPECT_NO_THROW(parse_configuration(toml, "run.toml"));
       } else {
-        EXPECT_TRUE(
-            failure(toml).starts_with(name + " has no meaning for model.type \"" + type + "\": run.toml:3:"))
-            << failure(toml);
+        EXPECT_TRUE(configuration_failure(toml).starts_with(name + " has no meaning for model.type \"" +
+                                                            type + "\": run.toml:3:"))
+            << configuration_failure(toml);
       }
       // What a run writes down has no such key, and can be read again.
       const std::string written = to_toml(parse_configuration("model.type = '" + type + "'", ""));
@@ -296,7 +297,8 @@ TEST(Configuration, KeysOfOneKindOfLanguageModelAreRefusedForOthers) {
                 takers.find(type) != std::string::npos);
       EXPECT_NO_THROW(parse_configuration(written, ""));
     }
-  EXPECT_NE(failure("[model]\ntype = 'xlstm'\nvariant = 'large'\npattern = 'ms'").find("has m blocks only"),
+  EXPECT_NE(configuration_failure("[model]\ntype = 'xlstm'\nvariant = 'large'\npattern = 'ms'")
+                .find("has m blocks only"),
             std::string::npos);
 }
 

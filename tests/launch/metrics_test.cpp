@@ -15,7 +15,7 @@
 namespace bireme {
 namespace {
 
-std::string read_text(const std::filesystem::path& path) {
+std::string read_metrics_text(const std::filesystem::path& path) {
   std::ostringstream text;
   text << std::ifstream(path, std::ios::binary).rdbuf();
   return text.str();
@@ -62,7 +62,7 @@ TEST(Metrics, ResumingCutsWhatCameAfterTheCheckpointAndGoesOn) {
   Metrics metrics(run.path(), 25);
   metrics.set("loss", 7);
   metrics.write(30);
-  EXPECT_EQ(read_text(run.path() / "metrics.jsonl"),
+  EXPECT_EQ(read_metrics_text(run.path() / "metrics.jsonl"),
             "{\"step\":10,\"loss\":10}\n{\"step\":20,\"loss\":20}\n{\"step\":30,\"loss\":7}\n");
 }
 
@@ -70,7 +70,7 @@ TEST(Metrics, FreshStartOverwritesAnOldFile) {
   const TemporaryFolder run;
   std::ofstream(run.path() / "metrics.jsonl") << "{\"step\":0,\"loss\":2}\n{\"step\":1,\"loss\":1}\n";
   const Metrics metrics(run.path(), 0);
-  EXPECT_EQ(read_text(run.path() / "metrics.jsonl"), "");
+  EXPECT_EQ(read_metrics_text(run.path() / "metrics.jsonl"), "");
 }
 
 TEST(Metrics, BrokenLineIsNamed) {
@@ -131,7 +131,7 @@ TEST(Tensorboard, FileStartsWithItsVersionAndHoldsOneRecordAStep) {
   metrics.write(3);
   const auto files = event_files(run.path());
   ASSERT_EQ(files.size(), 1U);
-  const auto found = records(read_text(files[0]));
+  const auto found = records(read_metrics_text(files[0]));
   ASSERT_EQ(found.size(), 2U);
   EXPECT_TRUE(found[0].ends_with(std::string("\x1a\x0d", 2) + "brain.Event:2"));
   // Summary{value{tag "loss", simple_value 1.5f}}: 1.5f is 0x3fc00000.
@@ -143,7 +143,7 @@ TEST(Tensorboard, FileStartsWithItsVersionAndHoldsOneRecordAStep) {
 TEST(Tensorboard, ResumedFilePurgesWhatEarlierOnesHoldAfterTheCheckpoint) {
   const TemporaryFolder run;
   const Metrics metrics(run.path(), 20);
-  const auto found = records(read_text(event_files(run.path()).at(0)));
+  const auto found = records(read_metrics_text(event_files(run.path()).at(0)));
   ASSERT_EQ(found.size(), 2U);
   // step 21, SessionLog{status START}
   EXPECT_TRUE(found[1].ends_with(std::string("\x10\x15\x3a\x02\x08\x01", 6)));

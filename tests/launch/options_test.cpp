@@ -19,7 +19,7 @@ Options make_options() {
   return options;
 }
 
-std::string failure(const std::vector<std::string>& arguments) {
+std::string options_failure(const std::vector<std::string>& arguments) {
   Options options = make_options();
   try {
     if (!options.parse(arguments)) return "help";
@@ -57,27 +57,27 @@ TEST(Options, DefaultsHoldAndNumbersMayBeNegativeOrCommaSeparated) {
 }
 
 TEST(Options, MistakesNameTheOptionAndTheNearestName) {
-  EXPECT_EQ(failure({"--run", "a", "--stesp", "1"}),
+  EXPECT_EQ(options_failure({"--run", "a", "--stesp", "1"}),
             "unknown option `--stesp`: bireme work: did you mean `--steps`?");
   // No guessing from a prefix: --optimizer.learning is nobody's name.
   EXPECT_EQ(
-      failure({"--run", "a", "--optimizer.learning_rat", "1"}),
+      options_failure({"--run", "a", "--optimizer.learning_rat", "1"}),
       "unknown option `--optimizer.learning_rat`: bireme work: did you mean `--optimizer.learning_rate`?");
-  EXPECT_EQ(failure({"--run", "a", "--step", "1"}),
+  EXPECT_EQ(options_failure({"--run", "a", "--step", "1"}),
             "unknown option `--step`: bireme work: did you mean `--steps`?");
-  EXPECT_EQ(failure({"--fast"}),
+  EXPECT_EQ(options_failure({"--fast"}),
             "`--run DIR` is missing: bireme work: `bireme work --help` lists the options");
-  EXPECT_EQ(failure({"--run", "a", "stray"}),
+  EXPECT_EQ(options_failure({"--run", "a", "stray"}),
             "unexpected word `stray`: bireme work: `bireme work --help` lists the options");
-  EXPECT_NE(failure({"--run"}).find("run"), std::string::npos);
-  EXPECT_EQ(failure({"--run", "a", "--steps", "3x"}),
+  EXPECT_NE(options_failure({"--run"}).find("run"), std::string::npos);
+  EXPECT_EQ(options_failure({"--run", "a", "--steps", "3x"}),
             "`--steps` is `3x`, not a whole number: bireme work: `bireme work --help` lists the options");
-  EXPECT_NE(failure({"--run", "a", "--steps", "101"}).find("outside 1 to 100"), std::string::npos);
+  EXPECT_NE(options_failure({"--run", "a", "--steps", "101"}).find("outside 1 to 100"), std::string::npos);
 }
 
 TEST(Options, HelpShowsEveryOptionDefaultAndBothExamplesWithoutRequiringAnything) {
   testing::internal::CaptureStdout();
-  EXPECT_EQ(failure({"--help"}), "help");
+  EXPECT_EQ(options_failure({"--help"}), "help");
   const std::string text = testing::internal::GetCapturedStdout();
   for (const char* part :
        {"--steps N", "(default 7)", "--run DIR", "--input FILE...", "--fast", "--json", "--help",

@@ -4,6 +4,8 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/io/safetensors_writer.h"
 #include "models/published/language_model.h"
 #include "models/published/rwkv.h"
@@ -15,7 +17,7 @@
 namespace bireme::test {
 namespace {
 
-const std::filesystem::path kFolder = test::golden_folder() / "rwkv/hf_tiny";
+const std::filesystem::path kRwkvFolder = test::golden_folder() / "rwkv/hf_tiny";
 
 class PublishedRwkvTest : public testing::Test {
  protected:
@@ -33,19 +35,19 @@ class PublishedRwkvTest : public testing::Test {
   using Rename = std::function<std::string(const std::string&)>;
   void write_variant(const Rename& rename, const std::vector<std::pair<std::string, Tensor>>& more = {},
                      bool with_config = true) {
-    const SafetensorsFolder source = SafetensorsFolder::open(kFolder);
+    const SafetensorsFolder source = SafetensorsFolder::open(kRwkvFolder);
     std::vector<std::pair<std::string, Tensor>> tensors = more;
     for (const std::string& name : source.names())
       if (const std::string other = rename(name); !other.empty())
         tensors.emplace_back(other, source.read(name, *memory_));
     write_safetensors(folder_.path() / "model.safetensors", tensors);
     if (with_config && !std::filesystem::exists(folder_.path() / "config.json"))
-      std::filesystem::copy_file(kFolder / "config.json", folder_.path() / "config.json");
+      std::filesystem::copy_file(kRwkvFolder / "config.json", folder_.path() / "config.json");
   }
   void write_config(const std::function<void(nlohmann::json&)>& change) {
-    nlohmann::json config = nlohmann::json::parse(std::ifstream(kFolder / "config.json"));
+    nlohmann::json config = parse_json(read_file(kRwkvFolder / "config.json", 1 << 20));
     change(config);
-    folder_.write("config.json", config.dump());
+    folder_.write("config.json", json_text(config));
   }
   std::string refusal() {
     return error_of(ErrorKind::checkpoint, [&] { load(folder_.path()); });
@@ -77,7 +79,7 @@ std::string official(std::string name) {
 
 TEST_F(PublishedRwkvTest, GivesTheLogitsOfTheReference) {
   for (const auto& [type, tolerance] : {std::pair{DType::f32, 1e-5}, {DType::f64, 1e-6}}) {
-    const LoadedRwkv loaded = load(kFolder, type);
+    const LoadedRwkv loaded = load(kRwkvFolder, type);
     EXPECT_EQ(loaded.published.options.layers, 3);
     EXPECT_EQ(loaded.published.options.rescale_every, 6);
     for (const char* shape : {"1x23", "2x1", "3x8"}) {
@@ -90,7 +92,7 @@ TEST_F(PublishedRwkvTest, GivesTheLogitsOfTheReference) {
 
 TEST_F(PublishedRwkvTest, AcceptsOfficialNamesWithAndWithoutAConfiguration) {
   const Tensor tokens = expected_.tensor("inputs/3x8");
-  const Tensor reference = logits(load(kFolder), tokens);
+  const Tensor reference = logits(load(kRwkvFolder), tokens);
   write_variant(official, {}, false);
   expect_identical(logits(load(folder_.path()), tokens), reference);
   write_variant(official);
@@ -101,7 +103,7 @@ TEST_F(PublishedRwkvTest, ReadsATiedHead) {
   write_config([](auto& config) { config["tie_word_embeddings"] = true; });
   write_variant([](const std::string& name) { return name == "head.weight" ? std::string() : name; });
   const LoadedRwkv tied = load(folder_.path());
-  const LoadedRwkv own = load(kFolder);
+  const LoadedRwkv own = load(kRwkvFolder);
   copy(own.model->parameters().find("emb.weight")->value(),
        own.model->parameters().find("head.weight")->value());
   const Tensor tokens = expected_.tensor("inputs/3x8");
@@ -109,20 +111,20 @@ TEST_F(PublishedRwkvTest, ReadsATiedHead) {
 }
 
 TEST_F(PublishedRwkvTest, WhatIsExportedReadsBackTheSame) {
-  const LoadedRwkv loaded = load(kFolder);
+  const LoadedRwkv loaded = load(kRwkvFolder);
   const std::filesystem::path folder = folder_.path() / "exported";
-  const auto published = open_language_model(kFolder, *memory_, *single_);
+  const auto published = open_language_model(kRwkvFolder, *memory_, *single_);
   export_language_model(folder, *published, {}, {});
   const LoadedRwkv again = load(folder);
   expect_identical(again.model->parameters().flat_values(), loaded.model->parameters().flat_values());
-  const nlohmann::json ours = nlohmann::json::parse(std::ifstream(folder / "config.json"));
-  const nlohmann::json theirs = nlohmann::json::parse(std::ifstream(kFolder / "config.json"));
+  const nlohmann::json ours = parse_json(read_file(folder / "config.json", 1 << 20));
+  const nlohmann::json theirs = parse_json(read_file(kRwkvFolder / "config.json", 1 << 20));
   for (const auto& [key, value] : theirs.items())
     if (key != "transformers_version") {
       EXPECT_EQ(ours.at(key), value) << key;
     }
   const SafetensorsFolder source = SafetensorsFolder::open(folder),
-                          original = SafetensorsFolder::open(kFolder);
+                          original = SafetensorsFolder::open(kRwkvFolder);
   EXPECT_EQ(source.names(), original.names());
   for (const std::string& name : source.names())
     EXPECT_EQ(source.entry(name).shape, original.entry(name).shape) << name;

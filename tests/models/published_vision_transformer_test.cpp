@@ -4,6 +4,8 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/io/safetensors_writer.h"
 #include "models/dino_network.h"
 #include "models/published/vision_transformer.h"
@@ -17,7 +19,7 @@
 namespace bireme::test {
 namespace {
 
-const std::filesystem::path kFolder = test::golden_folder() / "vision/hf_vit";
+const std::filesystem::path kVitFolder = test::golden_folder() / "vision/hf_vit";
 
 class PublishedVisionTransformerTest : public testing::Test {
  protected:
@@ -36,19 +38,19 @@ class PublishedVisionTransformerTest : public testing::Test {
   /// The golden folder with its weights renamed, dropped (an empty name) or changed.
   using Rename = std::function<std::string(const std::string&)>;
   void write_variant(const Rename& rename, const std::vector<std::pair<std::string, Tensor>>& more = {}) {
-    const SafetensorsFolder source = SafetensorsFolder::open(kFolder);
+    const SafetensorsFolder source = SafetensorsFolder::open(kVitFolder);
     std::vector<std::pair<std::string, Tensor>> tensors = more;
     for (const std::string& name : source.names())
       if (const std::string other = rename(name); !other.empty())
         tensors.emplace_back(other, source.read(name, *memory_));
     write_safetensors(folder_.path() / "model.safetensors", tensors);
     if (!std::filesystem::exists(folder_.path() / "config.json"))
-      std::filesystem::copy_file(kFolder / "config.json", folder_.path() / "config.json");
+      std::filesystem::copy_file(kVitFolder / "config.json", folder_.path() / "config.json");
   }
   void write_config(const std::function<void(nlohmann::json&)>& change) {
-    nlohmann::json config = nlohmann::json::parse(std::ifstream(kFolder / "config.json"));
+    nlohmann::json config = parse_json(read_file(kVitFolder / "config.json", 1 << 20));
     change(config);
-    folder_.write("config.json", config.dump());
+    folder_.write("config.json", json_text(config));
   }
   std::string refusal() {
     return error_of(ErrorKind::checkpoint, [&] { load(folder_.path()); });
@@ -60,7 +62,7 @@ class PublishedVisionTransformerTest : public testing::Test {
   std::unique_ptr<Communicator> single_ = make_single_process();
 };
 
-std::string unchanged(const std::string& name) { return name; }
+std::string unchanged_vit(const std::string& name) { return name; }
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
   if (const std::size_t at = text.find(from); at != std::string::npos) text.replace(at, from.size(), to);
@@ -74,7 +76,7 @@ TEST_F(PublishedVisionTransformerTest, GivesWhatTransformersGives) {
     // The fixture's own tolerance in fp32. The reference takes its softmax in fp32 even in fp64, so 1e-6
     // there.
     const double tolerance = type == DType::f64 ? 1e-6 : 1e-5;
-    const LoadedVisionTransformer loaded = load(kFolder, type);
+    const LoadedVisionTransformer loaded = load(kVitFolder, type);
     for (const char* size : {"32x32", "48x40"}) {  // the second needs the size rule
       const std::string at = std::string("/") + size + "/";
       const Tensor images = golden.tensor("inputs" + at + "pixel_values");
@@ -88,7 +90,7 @@ TEST_F(PublishedVisionTransformerTest, GivesWhatTransformersGives) {
 
 TEST_F(PublishedVisionTransformerTest, AcceptsTheThreeSpellings) {
   const Tensor images = random_tensor(*memory_, {1, 3, 32, 32}, 1);
-  const Tensor expected = tokens(load(kFolder), images);
+  const Tensor expected = tokens(load(kVitFolder), images);
   const std::vector<std::pair<const char*, Rename>> spellings = {
       {"classifier", [](const std::string& name) { return "vit." + name; }},
       {"in memory", [](std::string name) {
@@ -130,18 +132,18 @@ TEST_F(PublishedVisionTransformerTest, NamesMissingExtraAndMisshapenTensors) {
   EXPECT_TRUE(mentions(
       refusal(), {"`layernorm.bias` of shape [48] is missing", "layernorm.offset", "no part of the model"}));
   write_config([](auto& config) { config["intermediate_size"] = 100; });
-  write_variant(unchanged);
+  write_variant(unchanged_vit);
   EXPECT_TRUE(mentions(refusal(), {"encoder.layer.0.intermediate.dense.weight", "[96, 48]", "[100, 48]"}));
 }
 
 TEST_F(PublishedVisionTransformerTest, RefusesANetworkOfOtherSizes) {
-  const PublishedVisionTransformer published = read_vision_transformer(kFolder);
+  const PublishedVisionTransformer published = read_vision_transformer(kVitFolder);
   const auto refusal_by = [&](const std::function<void(VisionTransformerOptions&)>& change) {
     VisionTransformerOptions options = published.options;
     change(options);
     VisionFixture vit(options, DType::f32);
     return error_of(ErrorKind::checkpoint,
-                    [&] { import_vision_transformer(kFolder, published, vit.parameters, ""); });
+                    [&] { import_vision_transformer(kVitFolder, published, vit.parameters, ""); });
   };
   EXPECT_TRUE(mentions(refusal_by([](auto& o) { o.embed_dim = 96; }),
                        {"`embeddings.cls_token`", "[1, 1, 48]", "[1, 1, 96]"}));
@@ -164,7 +166,7 @@ TEST_F(PublishedVisionTransformerTest, RefusesOtherModelsByName) {
       {"`hidden_size` is -48", [](auto& c) { c["hidden_size"] = -48; }}};
   for (const auto& [message, change] : cases) {
     write_config(change);
-    write_variant(unchanged);
+    write_variant(unchanged_vit);
     EXPECT_TRUE(mentions(refusal(), {message, "config.json"}));
   }
   folder_.write("config.json", "[1, 2]");
@@ -177,7 +179,7 @@ TEST_F(PublishedVisionTransformerTest, ReadsPairsOfSizesAndTheNormEpsilon) {
     config["patch_size"] = {8, 8};
     config["layer_norm_eps"] = 1e-3;
   });
-  write_variant(unchanged);
+  write_variant(unchanged_vit);
   const LoadedVisionTransformer loaded = load(folder_.path());
   EXPECT_EQ(loaded.published.options.grid_rows(), 2);
   EXPECT_EQ(loaded.published.options.grid_columns(), 8);
@@ -274,7 +276,7 @@ TEST_F(PublishedVisionTransformerTest, LeavesNothingBehindWhenAnExportFails) {
 }
 
 TEST_F(PublishedVisionTransformerTest, IsListedAmongTheModels) {
-  EXPECT_EQ(model_type_of(kFolder).name, "vit");
+  EXPECT_EQ(model_type_of(kVitFolder).name, "vit");
   EXPECT_EQ(model_type("vit").published, "vit");
   EXPECT_TRUE(mentions(error_of(ErrorKind::usage, [] { (void)model_type("vot"); }),
                        {"`vot`", "did you mean `vit`?"}));

@@ -15,14 +15,14 @@
 namespace bireme {
 namespace {
 
-constexpr std::int64_t kVocabulary = 29, kChannels = 16;
+constexpr std::int64_t kJudgeVocabulary = 29, kChannels = 16;
 
 class JudgeObjectives : public testing::TestWithParam<const char*> {
  protected:
   /// A model in fp64, so that differences of the loss tell its slopes.
   JudgeObjectives() {
     published_ = make_language_model({.type = GetParam(),
-                                      .vocabulary = kVocabulary,
+                                      .vocabulary = kJudgeVocabulary,
                                       .channels = kChannels,
                                       .layers = 2,
                                       .heads = 2,
@@ -45,7 +45,7 @@ class JudgeObjectives : public testing::TestWithParam<const char*> {
     const auto tokens = [&](std::int64_t length) {
       std::vector<std::int32_t> list;
       for (std::int64_t i = 0; i < length; ++i)
-        list.push_back(static_cast<std::int32_t>(random.below(kVocabulary)));
+        list.push_back(static_cast<std::int32_t>(random.below(kJudgeVocabulary)));
       return list;
     };
     for (int i = 0; i < count; ++i) {

@@ -15,25 +15,14 @@ using test::Golden;
 /// Reals agree to 1e-12 in double, as the fixture states; counts and shares exactly.
 constexpr double kReal = 1e-12;
 
-std::vector<double> numbers(const Golden& golden, const std::string& path) {
-  const Tensor values = golden.tensor(path);
-  std::vector<double> list;
-  for (std::int64_t i = 0; i < values.elements(); ++i)
-    list.push_back(values.dtype() == DType::f64   ? values.data<double>()[i]
-                   : values.dtype() == DType::f32 ? double{values.data<float>()[i]}
-                                                  : double(values.data<std::int32_t>()[i]));
-  return list;
-}
-double number(const Golden& golden, const std::string& path) { return numbers(golden, path).at(0); }
-
 /// The pairs of ranking.h5: votes of four raters say which answer is the chosen one.
 std::vector<RankedPair> golden_pairs(const Golden& golden, std::vector<int>& preferred) {
-  const auto policy_1 = numbers(golden, "inputs/policy_logps_1"),
-             policy_2 = numbers(golden, "inputs/policy_logps_2"),
-             reference_1 = numbers(golden, "inputs/reference_logps_1"),
-             reference_2 = numbers(golden, "inputs/reference_logps_2"),
-             tokens_1 = numbers(golden, "inputs/tokens_1"), tokens_2 = numbers(golden, "inputs/tokens_2"),
-             votes = numbers(golden, "inputs/votes_1");
+  const auto policy_1 = golden.numbers("inputs/policy_logps_1"),
+             policy_2 = golden.numbers("inputs/policy_logps_2"),
+             reference_1 = golden.numbers("inputs/reference_logps_1"),
+             reference_2 = golden.numbers("inputs/reference_logps_2"),
+             tokens_1 = golden.numbers("inputs/tokens_1"), tokens_2 = golden.numbers("inputs/tokens_2"),
+             votes = golden.numbers("inputs/votes_1");
   const double raters = golden.number("config", "raters");
   std::vector<RankedPair> pairs;
   for (std::size_t i = 0; i < votes.size(); ++i) {
@@ -63,31 +52,31 @@ TEST(Ranking, MatchesGolden) {
                                .beta = golden.number("config", "beta"),
                                .tie_tolerance = golden.number("config", "tie_tolerance")};
   const RankingResult result = evaluate_ranking(pairs, options);
-  EXPECT_EQ(result.count, number(golden, "outputs/count"));
+  EXPECT_EQ(result.count, golden.number("outputs/count"));
   EXPECT_EQ(result.count + result.ties, 64);
-  EXPECT_EQ(result.accuracy.plain, number(golden, "outputs/ranking_accuracy"));
-  EXPECT_EQ(result.accuracy.normalized, number(golden, "outputs/ranking_accuracy_normalised"));
+  EXPECT_EQ(result.accuracy.plain, golden.number("outputs/ranking_accuracy"));
+  EXPECT_EQ(result.accuracy.normalized, golden.number("outputs/ranking_accuracy_normalised"));
   ASSERT_TRUE(result.with_ties && result.reference && result.idealized && result.idealized_normalized);
-  EXPECT_EQ(result.with_ties->plain, number(golden, "outputs/ranking_accuracy_with_ties"));
-  EXPECT_EQ(result.with_ties->normalized, number(golden, "outputs/ranking_accuracy_with_ties_normalised"));
-  EXPECT_EQ(result.reference->plain, number(golden, "outputs/reference_ranking_accuracy"));
-  EXPECT_EQ(result.reference->normalized, number(golden, "outputs/reference_ranking_accuracy_normalised"));
-  EXPECT_EQ(result.reward_accuracy, number(golden, "outputs/reward_accuracy"));
-  EXPECT_EQ(result.idealized->values, numbers(golden, "outputs/idealised"));
-  EXPECT_EQ(result.idealized_normalized->values, numbers(golden, "outputs/idealised_normalised"));
-  EXPECT_EQ(result.idealized->minimum, number(golden, "outputs/idealised_min"));
-  EXPECT_EQ(result.idealized->median, number(golden, "outputs/idealised_median"));
-  EXPECT_EQ(result.idealized->maximum, number(golden, "outputs/idealised_max"));
-  const auto gap = numbers(golden, "outputs/gap"), normalized = numbers(golden, "outputs/gap_normalised");
+  EXPECT_EQ(result.with_ties->plain, golden.number("outputs/ranking_accuracy_with_ties"));
+  EXPECT_EQ(result.with_ties->normalized, golden.number("outputs/ranking_accuracy_with_ties_normalised"));
+  EXPECT_EQ(result.reference->plain, golden.number("outputs/reference_ranking_accuracy"));
+  EXPECT_EQ(result.reference->normalized, golden.number("outputs/reference_ranking_accuracy_normalised"));
+  EXPECT_EQ(result.reward_accuracy, golden.number("outputs/reward_accuracy"));
+  EXPECT_EQ(result.idealized->values, golden.numbers("outputs/idealised"));
+  EXPECT_EQ(result.idealized_normalized->values, golden.numbers("outputs/idealised_normalised"));
+  EXPECT_EQ(result.idealized->minimum, golden.number("outputs/idealised_min"));
+  EXPECT_EQ(result.idealized->median, golden.number("outputs/idealised_median"));
+  EXPECT_EQ(result.idealized->maximum, golden.number("outputs/idealised_max"));
+  const auto gap = golden.numbers("outputs/gap"), normalized = golden.numbers("outputs/gap_normalised");
   for (std::size_t b = 0; b < gap.size(); ++b) {
     EXPECT_NEAR(result.idealized->gaps[b], gap[b], kReal);
     EXPECT_NEAR(result.idealized_normalized->gaps[b], normalized[b], kReal);
   }
-  const auto expected_preferred = numbers(golden, "outputs/preferred"),
-             category = numbers(golden, "outputs/category"), log_ratio = numbers(golden, "outputs/log_ratio"),
-             reference = numbers(golden, "outputs/reference_log_ratio"),
-             threshold = numbers(golden, "outputs/dpo_flip_threshold"),
-             loss = numbers(golden, "outputs/dpo_loss");
+  const auto expected_preferred = golden.numbers("outputs/preferred"),
+             category = golden.numbers("outputs/category"), log_ratio = golden.numbers("outputs/log_ratio"),
+             reference = golden.numbers("outputs/reference_log_ratio"),
+             threshold = golden.numbers("outputs/dpo_flip_threshold"),
+             loss = golden.numbers("outputs/dpo_loss");
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     SCOPED_TRACE(i);
     const PairOutcome& outcome = result.outcomes[i];
@@ -105,7 +94,7 @@ TEST(Ranking, IdealIsWhereTheExpectedLossIsLeast) {
   const Golden golden("alignment/ranking.h5");
   std::vector<int> preferred;
   const std::vector<RankedPair> pairs = golden_pairs(golden, preferred);
-  const std::vector<double> simulated = numbers(golden, "outputs/simulated_log_ratio");
+  const std::vector<double> simulated = golden.numbers("outputs/simulated_log_ratio");
   const double beta = golden.number("config", "beta"), epsilon = golden.number("config", "epsilon");
   std::int64_t right = 0, count = 0;
   for (std::size_t i = 0; i < pairs.size(); ++i) {
@@ -135,8 +124,8 @@ TEST(Ranking, AThresholdTellsWhetherAPairIsRankedRight) {
 
 TEST(Ranking, OfManyAnswersMatchesGolden) {
   const Golden golden("alignment/ranking_many.h5");
-  const auto sums = numbers(golden, "inputs/logps"), scores = numbers(golden, "inputs/scores"),
-             tokens = numbers(golden, "inputs/tokens");
+  const auto sums = golden.numbers("inputs/logps"), scores = golden.numbers("inputs/scores"),
+             tokens = golden.numbers("inputs/tokens");
   std::vector<RankedAnswers> prompts(sums.size() / 3);
   for (std::size_t i = 0; i < sums.size(); ++i) {
     prompts[i / 3].answers.push_back({sums[i], static_cast<std::int64_t>(tokens[i])});
@@ -144,10 +133,10 @@ TEST(Ranking, OfManyAnswersMatchesGolden) {
   }
   const ManyRankingResult result = evaluate_ranking(prompts);
   EXPECT_EQ(result.prompts, 40);
-  EXPECT_EQ(result.exact_match.plain, number(golden, "outputs/exact_match"));
-  EXPECT_EQ(result.exact_match.normalized, number(golden, "outputs/exact_match_normalised"));
-  EXPECT_EQ(result.pairwise.plain, number(golden, "outputs/pairwise"));
-  EXPECT_EQ(result.pairwise.normalized, number(golden, "outputs/pairwise_normalised"));
+  EXPECT_EQ(result.exact_match.plain, golden.number("outputs/exact_match"));
+  EXPECT_EQ(result.exact_match.normalized, golden.number("outputs/exact_match_normalised"));
+  EXPECT_EQ(result.pairwise.plain, golden.number("outputs/pairwise"));
+  EXPECT_EQ(result.pairwise.normalized, golden.number("outputs/pairwise_normalised"));
 }
 
 TEST(Ranking, SingleRatersHaveNoIdealUnlessProportionsAreAssumed) {

@@ -13,21 +13,10 @@ namespace {
 
 using test::Golden;
 
-std::vector<double> numbers(const Golden& golden, const std::string& path) {
-  const Tensor values = golden.tensor(path);
-  std::vector<double> list;
-  for (std::int64_t i = 0; i < values.elements(); ++i)
-    list.push_back(values.dtype() == DType::f64   ? values.data<double>()[i]
-                   : values.dtype() == DType::f32 ? double{values.data<float>()[i]}
-                                                  : double(values.data<std::int32_t>()[i]));
-  return list;
-}
-double number(const Golden& golden, const std::string& path) { return numbers(golden, path).at(0); }
-
 TEST(WinRate, MatchesGolden) {
   const Golden golden("alignment/win_rate.h5");
-  const auto a = numbers(golden, "inputs/scores_a"), b = numbers(golden, "inputs/scores_b"),
-             length_a = numbers(golden, "inputs/lengths_a"), length_b = numbers(golden, "inputs/lengths_b");
+  const auto a = golden.numbers("inputs/scores_a"), b = golden.numbers("inputs/scores_b"),
+             length_a = golden.numbers("inputs/lengths_a"), length_b = golden.numbers("inputs/lengths_b");
   std::vector<Contest> contests;
   for (std::size_t i = 0; i < a.size(); ++i)
     contests.push_back({.score_a = a[i],
@@ -37,11 +26,11 @@ TEST(WinRate, MatchesGolden) {
   const WinRate result = win_rate(
       contests, {.tie_band = golden.number("config", "tie_band"), .ridge = golden.number("config", "ridge")});
   constexpr double tolerance = 1e-12;
-  EXPECT_NEAR(result.value, number(golden, "outputs/win_rate"), tolerance);
-  EXPECT_NEAR(result.error, number(golden, "outputs/standard_error"), tolerance);
-  EXPECT_NEAR(result.soft, number(golden, "outputs/soft_win_rate"), tolerance);
-  EXPECT_NEAR(result.length_controlled, number(golden, "outputs/length_controlled_win_rate"), tolerance);
-  const auto coefficients = numbers(golden, "outputs/length_coefficients");
+  EXPECT_NEAR(result.value, golden.number("outputs/win_rate"), tolerance);
+  EXPECT_NEAR(result.error, golden.number("outputs/standard_error"), tolerance);
+  EXPECT_NEAR(result.soft, golden.number("outputs/soft_win_rate"), tolerance);
+  EXPECT_NEAR(result.length_controlled, golden.number("outputs/length_controlled_win_rate"), tolerance);
+  const auto coefficients = golden.numbers("outputs/length_coefficients");
   EXPECT_NEAR(result.length_coefficients[0], coefficients[0], tolerance);
   EXPECT_NEAR(result.length_coefficients[1], coefficients[1], tolerance);
 }
@@ -61,13 +50,13 @@ TEST(WinRate, IdenticalTextsAreTiesAndOneSidedResultsStayFinite) {
 
 TEST(BradleyTerry, MatchesGolden) {
   const Golden golden("alignment/bradley_terry.h5");
-  const auto chosen = numbers(golden, "inputs/chosen_scores"),
-             rejected = numbers(golden, "inputs/rejected_scores");
+  const auto chosen = golden.numbers("inputs/chosen_scores"),
+             rejected = golden.numbers("inputs/rejected_scores");
   const BradleyTerry result = bradley_terry(chosen, rejected, golden.number("config", "centre"));
-  EXPECT_NEAR(result.loss, number(golden, "outputs/loss"), 1e-12);
-  EXPECT_NEAR(result.accuracy, number(golden, "outputs/accuracy"), 1e-12);
-  const auto losses = numbers(golden, "outputs/losses"), dchosen = numbers(golden, "grads/chosen_scores"),
-             drejected = numbers(golden, "grads/rejected_scores");
+  EXPECT_NEAR(result.loss, golden.number("outputs/loss"), 1e-12);
+  EXPECT_NEAR(result.accuracy, golden.number("outputs/accuracy"), 1e-12);
+  const auto losses = golden.numbers("outputs/losses"), dchosen = golden.numbers("grads/chosen_scores"),
+             drejected = golden.numbers("grads/rejected_scores");
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     EXPECT_NEAR(result.losses[i], losses[i], 1e-12);  // without the term that pins the mean
     EXPECT_NEAR(result.dchosen[i], dchosen[i], 1e-12);

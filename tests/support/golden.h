@@ -26,6 +26,9 @@ class Golden {
   std::vector<double> numbers(const std::string& path, const std::string& attribute) const {
     return reader_.numbers(path, attribute);
   }
+  /// The numbers of a tensor of f64, f32 or i32.
+  std::vector<double> numbers(const std::string& path) const;
+  double number(const std::string& path) const { return numbers(path).at(0); }
   std::string text(const std::string& path, const std::string& attribute) const {
     return reader_.text(path, attribute);
   }

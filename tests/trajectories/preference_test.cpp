@@ -16,7 +16,7 @@
 namespace bireme::test {
 namespace {
 
-constexpr std::int64_t kSteps = 4, kBatch = 4, kVocabulary = 257;  // of the byte tokenizer
+constexpr std::int64_t kPreferenceSteps = 4, kBatch = 4, kVocabulary = 257;  // of the byte tokenizer
 
 /// Twenty records of random tokens, every third with the prompt of the one before.
 void write_answers(const std::filesystem::path& folder, AnswerKind kind, bool equal_scores = false) {
@@ -43,7 +43,7 @@ void write_answers(const std::filesystem::path& folder, AnswerKind kind, bool eq
   writer.finish({});
 }
 
-struct Layout {
+struct PreferenceLayout {
   int ranks, tensor;
   std::int64_t accumulate = 1, zero = 0;
 };
@@ -62,7 +62,7 @@ class PreferenceTaskTraining : public testing::TestWithParam<Aim> {
     write_answers(folder_.path() / "data", GetParam().kind);
     write_answers(folder_.path() / "held_out", AnswerKind::pairs);
   }
-  Configuration configuration_of(const Layout& layout) const {
+  Configuration configuration_of(const PreferenceLayout& layout) const {
     const Aim& aim = GetParam();
     Configuration c = parse_configuration("model.type = \"" + aim.model + "\"\n" + aim.settings, "test");
     c.model.embed_dim = 16;
@@ -80,7 +80,7 @@ class PreferenceTaskTraining : public testing::TestWithParam<Aim> {
     c.parallel.tensor = layout.tensor;
     c.parallel.accumulate = layout.accumulate;
     c.parallel.zero = layout.zero;
-    c.run.steps = kSteps;
+    c.run.steps = kPreferenceSteps;
     c.run.evaluate_every = 2;
     c.run.threads = 1;
     c.run.timeout_seconds = 0;
@@ -90,8 +90,9 @@ class PreferenceTaskTraining : public testing::TestWithParam<Aim> {
 };
 
 /// The losses of the steps from `start` on and, last, the ranking accuracy of averages.
-std::vector<double> train(const Configuration& configuration, int ranks,
-                          const std::filesystem::path& save = {}, const std::filesystem::path& resume = {}) {
+std::vector<double> train_preferences(const Configuration& configuration, int ranks,
+                                      const std::filesystem::path& save = {},
+                                      const std::filesystem::path& resume = {}) {
   std::vector<double> numbers;
   std::mutex mutex;
   run_on_ranks(ranks, [&](Communicator& world) {
@@ -103,11 +104,11 @@ std::vector<double> train(const Configuration& configuration, int ranks,
     const std::int64_t start = resume.empty() ? 0 : load_training_state(state, resume);
     task.start(start);
     std::vector<double> own;
-    for (std::int64_t step = start; step < kSteps; ++step) {
+    for (std::int64_t step = start; step < kPreferenceSteps; ++step) {
       const StepReport report = trainer.step(step, [&] { return task.next(); });
       EXPECT_FALSE(report.skipped);
       own.push_back(report.loss);
-      if (!save.empty() && step + 1 == kSteps / 2) save_training_state(state, save, step + 1);
+      if (!save.empty() && step + 1 == kPreferenceSteps / 2) save_training_state(state, save, step + 1);
     }
     for (const auto& [name, value] : task.objective().terms()) EXPECT_TRUE(std::isfinite(value)) << name;
     own.push_back(task.evaluate(false).numbers.at(1).second);
@@ -143,37 +144,39 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.name; });
 
 // Sums in another order differ by rounding, which four steps of Adam carry on.
-constexpr double kRounding = 1e-5;
+constexpr double kPreferenceRounding = 1e-5;
 
 void expect_near(const std::vector<double>& actual, const std::vector<double>& expected,
                  const std::string& what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
   for (std::size_t i = 0; i < actual.size(); ++i)
-    EXPECT_NEAR(actual[i], expected[i], kRounding * std::abs(expected[i]) + 1e-7) << what << ", step " << i;
+    EXPECT_NEAR(actual[i], expected[i], kPreferenceRounding * std::abs(expected[i]) + 1e-7)
+        << what << ", step " << i;
 }
 
 TEST_P(PreferenceTaskTraining, FollowsOneTrajectoryOnEveryLayout) {
-  const std::vector<double> alone = train(configuration_of({1, 1}), 1);
-  ASSERT_EQ(alone.size(), std::size_t{kSteps + 1});
-  EXPECT_NE(alone[0], alone[kSteps - 1]);
-  for (const Layout& layout : {Layout{1, 1, 2}, Layout{2, 1, 1, 1}, Layout{2, 2}, Layout{4, 2}}) {
+  const std::vector<double> alone = train_preferences(configuration_of({1, 1}), 1);
+  ASSERT_EQ(alone.size(), std::size_t{kPreferenceSteps + 1});
+  EXPECT_NE(alone[0], alone[kPreferenceSteps - 1]);
+  for (const PreferenceLayout& layout : {PreferenceLayout{1, 1, 2}, PreferenceLayout{2, 1, 1, 1},
+                                         PreferenceLayout{2, 2}, PreferenceLayout{4, 2}}) {
     if (layout.accumulate > 1 && GetParam().whole_step) continue;
-    expect_near(train(configuration_of(layout), layout.ranks), alone,
+    expect_near(train_preferences(configuration_of(layout), layout.ranks), alone,
                 std::to_string(layout.ranks) + " ranks, tensor " + std::to_string(layout.tensor));
   }
   Configuration apart = configuration_of({1, 1});
   apart.objective.share_prompts = false;
-  expect_near(train(apart, 1), alone, "prompts of their own");
+  expect_near(train_preferences(apart, 1), alone, "prompts of their own");
 }
 
 TEST_P(PreferenceTaskTraining, GoesOnToTheSameBitsAndOnAnotherLayout) {
   const Configuration configuration = configuration_of({2, 1});
   const std::filesystem::path checkpoints = folder_.path() / "checkpoints";
-  const std::vector<double> whole = train(configuration, 2, checkpoints);
-  const std::filesystem::path saved = checkpoint_path(checkpoints, kSteps / 2);
-  const std::vector<double> rest(whole.begin() + kSteps / 2, whole.end());
-  EXPECT_EQ(train(configuration, 2, {}, saved), rest);
-  expect_near(train(configuration_of({2, 2}), 2, {}, saved), rest, "resumed on two tensor ranks");
+  const std::vector<double> whole = train_preferences(configuration, 2, checkpoints);
+  const std::filesystem::path saved = checkpoint_path(checkpoints, kPreferenceSteps / 2);
+  const std::vector<double> rest(whole.begin() + kPreferenceSteps / 2, whole.end());
+  EXPECT_EQ(train_preferences(configuration, 2, {}, saved), rest);
+  expect_near(train_preferences(configuration_of({2, 2}), 2, {}, saved), rest, "resumed on two tensor ranks");
 }
 
 /// A term of the first step.
@@ -198,7 +201,8 @@ TEST_P(PreferenceTaskTraining, MeasuresTheShareOfTheOddsRatioOverTheWholeStep) {
   if (!GetParam().name.starts_with("orpo")) GTEST_SKIP() << "it has no odds ratio";
   const double alone = term_of_first_step(configuration_of({1, 1}), 1, "or_share");
   EXPECT_GT(alone, 0);
-  for (const Layout& layout : {Layout{1, 1, 2}, Layout{1, 1, 4}, Layout{2, 1, 2}, Layout{2, 2, 2}})
+  for (const PreferenceLayout& layout : {PreferenceLayout{1, 1, 2}, PreferenceLayout{1, 1, 4},
+                                         PreferenceLayout{2, 1, 2}, PreferenceLayout{2, 2, 2}})
     EXPECT_NEAR(term_of_first_step(configuration_of(layout), layout.ranks, "or_share"), alone, 1e-5 * alone)
         << layout.ranks << " ranks, tensor " << layout.tensor << ", " << layout.accumulate << " parts";
 }
@@ -208,7 +212,7 @@ TEST_P(PreferenceTaskTraining, MeasuresTheVarianceOfTheGradientOverAllRanks) {
   if (name != "dro" && name != "dro_rwkv") GTEST_SKIP() << "it has no value function, or not yet";
   for (const std::string term :
        {"policy_variance_without_value", "policy_variance_without_value_error", "value_explained_ahead"}) {
-    const auto measured = [&](const Layout& layout) {
+    const auto measured = [&](const PreferenceLayout& layout) {
       Configuration c = configuration_of(layout);
       c.objective.variance_every = 1;
       c.objective.variance_answers = 8;  // of the next two steps
@@ -216,7 +220,8 @@ TEST_P(PreferenceTaskTraining, MeasuresTheVarianceOfTheGradientOverAllRanks) {
     };
     const double alone = measured({1, 1});
     EXPECT_NE(alone, -1) << term;
-    for (const Layout& layout : {Layout{1, 1, 2}, Layout{2, 1}, Layout{2, 2}, Layout{4, 2}})
+    for (const PreferenceLayout& layout :
+         {PreferenceLayout{1, 1, 2}, PreferenceLayout{2, 1}, PreferenceLayout{2, 2}, PreferenceLayout{4, 2}})
       EXPECT_NEAR(measured(layout), alone, 1e-4 * std::abs(alone) + 1e-6)
           << term << " on " << layout.ranks << " ranks, tensor " << layout.tensor;
   }

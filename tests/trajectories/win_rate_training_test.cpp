@@ -14,7 +14,7 @@
 namespace bireme::test {
 namespace {
 
-constexpr std::int64_t kSteps = 4;
+constexpr std::int64_t kWinRateSteps = 4;
 
 /// A policy of two layers that learns from made-up pairs, judged by two judges of other kinds of model.
 class WinRateTraining : public testing::Test {
@@ -41,7 +41,7 @@ class WinRateTraining : public testing::Test {
     c.evaluation.judge = judges_;
     c.evaluation.max_tokens = 6;
     c.evaluation.batch_size = 4;
-    c.run.steps = kSteps;
+    c.run.steps = kWinRateSteps;
     c.run.evaluate_every = 2;
     c.run.threads = 1;
     c.run.timeout_seconds = 0;
@@ -56,8 +56,9 @@ class WinRateTraining : public testing::Test {
 using Numbers = std::map<std::string, double>;
 
 /// What is found before the first step, halfway and at the end.
-std::vector<Numbers> train(const Configuration& configuration, int ranks, const std::filesystem::path& run,
-                           const std::filesystem::path& save = {}, const std::filesystem::path& resume = {}) {
+std::vector<Numbers> train_judged(const Configuration& configuration, int ranks,
+                                  const std::filesystem::path& run, const std::filesystem::path& save = {},
+                                  const std::filesystem::path& resume = {}) {
   std::vector<Numbers> found;
   std::mutex mutex;
   run_on_ranks(ranks, [&](Communicator& world) {
@@ -75,9 +76,9 @@ std::vector<Numbers> train(const Configuration& configuration, int ranks, const 
     };
     if (start == 0) look(true);
     task.start(start);
-    for (std::int64_t step = start; step < kSteps; ++step) {
+    for (std::int64_t step = start; step < kWinRateSteps; ++step) {
       trainer.step(step, [&] { return task.next(); });
-      if (!save.empty() && step + 1 == kSteps / 2) save_training_state(state, save, step + 1);
+      if (!save.empty() && step + 1 == kWinRateSteps / 2) save_training_state(state, save, step + 1);
       if ((step + 1) % 2 == 0) look(false);
     }
     const std::scoped_lock lock(mutex);
@@ -87,7 +88,7 @@ std::vector<Numbers> train(const Configuration& configuration, int ranks, const 
 }
 
 TEST_F(WinRateTraining, BeginsAtATieWithItsReference) {
-  const std::vector<Numbers> found = train(configuration(), 1, policy_.folder.path() / "run");
+  const std::vector<Numbers> found = train_judged(configuration(), 1, policy_.folder.path() / "run");
   ASSERT_EQ(found.size(), 3u);
   const Numbers &first = found.front(), &last = found.back();
   EXPECT_EQ(first.at("judged_win_rate"), 0.5) << "the same model writes the same";
@@ -108,10 +109,11 @@ TEST_F(WinRateTraining, BeginsAtATieWithItsReference) {
 }
 
 TEST_F(WinRateTraining, IsTheSameOnEveryLayout) {
-  const std::vector<Numbers> alone = train(configuration(), 1, policy_.folder.path() / "alone");
+  const std::vector<Numbers> alone = train_judged(configuration(), 1, policy_.folder.path() / "alone");
   for (const auto& [ranks, tensor] : {std::pair(2, 1), {2, 2}, {4, 2}}) {
     const auto name = std::to_string(ranks) + " ranks, tensor " + std::to_string(tensor);
-    const std::vector<Numbers> other = train(configuration(tensor), ranks, policy_.folder.path() / name);
+    const std::vector<Numbers> other =
+        train_judged(configuration(tensor), ranks, policy_.folder.path() / name);
     ASSERT_EQ(other.size(), alone.size()) << name;
     for (std::size_t i = 0; i < alone.size(); ++i)
       for (const auto& [key, value] : alone[i]) {
@@ -123,10 +125,11 @@ TEST_F(WinRateTraining, IsTheSameOnEveryLayout) {
 
 TEST_F(WinRateTraining, GoesOnToTheSameBits) {
   const std::filesystem::path run = policy_.folder.path() / "run", saved = policy_.folder.path() / "saved";
-  const std::vector<Numbers> whole = train(configuration(), 2, run, saved);
+  const std::vector<Numbers> whole = train_judged(configuration(), 2, run, saved);
   const auto file = WinRateEvaluation::reference_file(run);
   const auto written = std::filesystem::last_write_time(file);
-  const std::vector<Numbers> rest = train(configuration(), 2, run, {}, checkpoint_path(saved, kSteps / 2));
+  const std::vector<Numbers> rest =
+      train_judged(configuration(), 2, run, {}, checkpoint_path(saved, kWinRateSteps / 2));
   EXPECT_EQ(std::filesystem::last_write_time(file), written) << "the reference's answers are kept";
   ASSERT_EQ(rest.size(), 1u);
   for (const auto& [key, value] : whole.back()) {
@@ -136,7 +139,7 @@ TEST_F(WinRateTraining, GoesOnToTheSameBits) {
   // Other settings ask for other answers.
   Configuration longer = configuration();
   longer.evaluation.max_tokens = 8;
-  train(longer, 1, run);
+  train_judged(longer, 1, run);
   EXPECT_NE(std::filesystem::last_write_time(file), written);
 }
 

@@ -13,7 +13,7 @@ namespace {
 
 /// y = GELU(z). cuBLASLt's own GELU is the approximation by tanh, so this is a pass of its own.
 template <class T>
-struct GeluOp {
+struct EpilogueGeluOp {
   const T* z;
   T* y;
 
@@ -27,7 +27,7 @@ struct GeluOp {
 
 /// z becomes dz = dy ∘ GELU'(z), and its columns are summed: one pass for both.
 template <class T>
-struct GeluGradientOp {
+struct EpilogueGeluGradientOp {
   static constexpr int kSums = 1;
   const T* dy;
   T* z;
@@ -96,7 +96,7 @@ class CudaLinear final : public LinearKernels {
   void linear_gelu(const LinearGeluForward& a) const override {
     forward(a.x, a.weight, a.bias, a.z);
     dispatch_float(a.z.dtype(), [&]<class T>(Type<T>) {
-      const GeluOp<T> op{a.z.data<T>(), a.y.data<T>()};
+      const EpilogueGeluOp<T> op{a.z.data<T>(), a.y.data<T>()};
       run<kWidth<T>>(a.y.elements(), op, op.z, op.y);
     });
   }
@@ -104,8 +104,8 @@ class CudaLinear final : public LinearKernels {
     dispatch_float(a.dy.dtype(), [&]<class T>(Type<T>) {
       ColumnTargets<Lane<T>, 1> targets;
       targets.set(0, a.dbias);
-      column_sums<GeluGradientOp<T>, Lane<T>>(memory_, {a.dy.data<T>(), a.z.data<T>(), a.z.channels()},
-                                              a.z.rows(), a.z.channels(), targets);
+      column_sums<EpilogueGeluGradientOp<T>, Lane<T>>(
+          memory_, {a.dy.data<T>(), a.z.data<T>(), a.z.channels()}, a.z.rows(), a.z.channels(), targets);
     });
     backward(a.z, a.x, a.weight, a.dx, a.dweight);
   }

@@ -9,9 +9,6 @@ namespace bireme {
 
 namespace {
 
-// Statistics run in fp32, and in fp64 where x is fp64.
-DType statistics_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
-
 void require_channels(const char* gain_name, const Parameter& gain, const char* bias_name,
                       const Parameter& bias, const Var& x) {
   require_shape(gain_name, gain.value(), {x.value().channels()});

@@ -6,11 +6,7 @@
 
 namespace bireme {
 
-namespace {
-
-DType statistics_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
-
-}  // namespace
+namespace {}  // namespace
 
 Var rms_norm(Tape& tape, const Var& x, Parameter& gain, float epsilon, DType type) {
   require_shape("rms_norm: gain", gain.value(), {x.value().channels()});

@@ -7,7 +7,7 @@ namespace bireme {
 
 namespace {
 
-DType state_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
+DType wkv_state_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
 
 void require_sizes(const WkvArguments& a) {
   const std::int64_t rows = a.sequences.rows(), channels = a.k.value().channels();
@@ -54,7 +54,7 @@ WkvResult wkv(Tape& tape, const WkvArguments& arguments) {
   if (!arguments.sequences.documents.empty()) return {.y = wkv_of_documents(tape, arguments), .last = {}};
   const auto& [sequences, r, k, v, time_decay, time_first, carried, wants_last] = arguments;
   const Backend& backend = tape.backend();
-  const DType type = state_type(k.dtype());
+  const DType type = wkv_state_type(k.dtype());
   const std::int64_t channels = k.value().channels();
   const WkvState initial{.a = carried.a.value(), .b = carried.b.value(), .p = carried.p};
   WkvState last;
