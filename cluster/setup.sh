@@ -7,9 +7,9 @@ set -euo pipefail
 
 build=(g++ cmake ninja-build pkg-config
        libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev libhwy-dev
-       libboost-program-options-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev
+       libboost-program-options-dev libboost-context-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev
        libturbojpeg0-dev libpng-dev zlib1g-dev libxxhash-dev libsentencepiece-dev libicu-dev libgtest-dev gnuplot-nox)
-test=(clang-format-14 git libboost-context-dev)
+test=(clang-format-14 git)
 tidy=(clang-tidy-19 libomp-19-dev)  # and the omp.h that clang reads
 quickstart=(dataset-fashion-mnist)
 
