@@ -55,7 +55,7 @@ magnitude from what tensor cores could do. In bf16 cuDNN takes its place where i
 packed documents, and heads that cuDNN does not have.
 
 The mLSTM's products of a chunk (64 positions) compute on the ordinary cores too, as tiles of 64 × 64 in shared memory with
-4 × 4 sums a thread: forward about 2·T·(64·(dk + dv) + 2·dk·dv) operations a head, backward two and a half times that, at no more
+4 × 4 sums a thread: forward about 2·T·(64·(dk + dv) + 2·dk·dv) operations a head, backward 2·T·(256·(dk + dv) + 4·dk·dv), at no more
 than 67 Tflop/s; what lies between chunks is bound by memory (two readings and one writing of T/64 states of dk·dv numbers).
 The sLSTM is bound by time: T steps one after another, each with a barrier of a block, on as many processors as there are
 heads × sequences; its matrix stays on chip up to 128 units a head.
@@ -72,7 +72,7 @@ in every step.
 | each further block (student and teacher) | 22 | 16 | 2 | 0 |
 | LLaMA, 2 blocks | 43 | 27 | 13 | 2 |
 | RWKV, 2 blocks | 74 | 45 | 12 | 2 |
-| xLSTM, an mLSTM and an sLSTM block | 101 | 18 | 18 | 2 |
+| xLSTM, an mLSTM and an sLSTM block | 102 | 18 | 18 | 2 |
 
 ## What ptxas reports
 Occupancy: warps that fit on a processor by registers, of 64, where the block size leaves them; dynamic shared memory

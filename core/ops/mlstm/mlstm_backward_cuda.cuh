@@ -5,12 +5,14 @@
 namespace bireme::cuda {
 
 /// What the passes backward share, all [B, H, T] but for the states: λ, β, γ and 1 / den of each position,
-/// q·dq and k·dk; gradients of the states as MlstmSaved::states.
+/// what q·dq takes from the state before the chunk, and k·dk from the one after it; gradients of the states
+/// as MlstmSaved::states; the flow within chunks.
 template <class T>
 struct MlstmReturn {
   using L = Lane<T>;
   const T *dh, *h;
   L *lambda, *beta, *gamma, *inverse, *into_query, *into_key, *states;
+  double* flow;  // [B, H, tiles of a chunk, T], see mlstm_flow_kernel
   bool normalizer_gradient;
   T *dq = nullptr, *dk = nullptr, *dv = nullptr;
   L* dgates = nullptr;
@@ -124,7 +126,15 @@ struct MlstmOperands {
   }
 };
 
-/// dq of one tile of positions, and q·dq.
+/// flow[i] += Σ over the columns that a thread holds of part · by(row, column).
+template <class L, class By>
+__device__ __forceinline__ void add_to_flow(L* flow, const TilePart<L>& part, const By& by) {
+  for (int i = 0; i < kTileSide; ++i)
+    for (int j = 0; j < kTileSide; ++j)
+      flow[i] += part.v[i][j] * by(TilePart<L>::row(i), TilePart<L>::column(j));
+}
+
+/// dq of one tile of positions, and the part of q·dq that the state before the chunk has in it.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads, 2)
     mlstm_query_gradient_kernel(MlstmLines<T> s, MlstmReturn<T> g) {
@@ -141,6 +151,17 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   for (int first_key = 0; first_key < s.keys; first_key += kTile) {
     const auto inside = [&](int i) { return first_key + i < s.keys; };
     TilePart<L> part;
+    add_product<Along::depth, Along::depth>(
+        part, room, static_cast<int>(s.values),
+        [&](int r, int j) { return of.weight(g.beta, at.first + r) * of.numerator(at.first + r, j); },
+        [&](int i, int j) { return inside(i) ? state[(first_key + i) * s.width + j] : L{0}; });
+    part.each([&](int r, int i, L& x) {
+      const int t = at.first + r;
+      if (inside(i))
+        x += of.weight(g.beta, t) * of.weight(g.lambda, t) * state[s.normalizer() + first_key + i];
+    });
+    add_to_flow(flow, part,
+                [&](int r, int i) { return inside(i) ? of.query(at.first + r, first_key + i) : L{0}; });
     for (int tile = 0; tile <= at.own(); ++tile) {
       const int first = tile * kTile;
       if (first_key == 0 || at.own() > 0) {  // the products of the only tile are still there
@@ -158,22 +179,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
           part, room, kTile, [&](int r, int c) { return products[r * kTileRow + c]; },
           [&](int i, int c) { return inside(i) ? of.key(first + c, first_key + i) : L{0}; });
     }
-    add_product<Along::depth, Along::depth>(
-        part, room, static_cast<int>(s.values),
-        [&](int r, int j) { return of.weight(g.beta, at.first + r) * of.numerator(at.first + r, j); },
-        [&](int i, int j) { return inside(i) ? state[(first_key + i) * s.width + j] : L{0}; });
-    part.each([&](int r, int i, L& x) {
-      const int t = at.first + r;
-      if (r >= at.rows || !inside(i)) {
-        x = 0;
-        return;
-      }
-      x += of.weight(g.beta, t) * of.weight(g.lambda, t) * state[s.normalizer() + first_key + i];
-      if (g.dq != nullptr)
-        contribute(g.dq + at.keys + t * s.key_step() + first_key + i, s.scale * x, g.add_q);
-      x *= of.query(t, first_key + i);
+    part.each([&](int r, int i, L x) {
+      if (g.dq != nullptr && r < at.rows && inside(i))
+        contribute(g.dq + at.keys + (at.first + r) * s.key_step() + first_key + i, s.scale * x, g.add_q);
     });
-    for (int i = 0; i < kTileSide; ++i) flow[i] += part.v[i][0] + part.v[i][1] + part.v[i][2] + part.v[i][3];
   }
   for (int i = 0; i < kTileSide; ++i) {
     const L total = row_sum(flow[i]);
@@ -183,7 +192,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   }
 }
 
-/// dk of one tile of positions, and k·dk, which is dĩ.
+/// dk of one tile of positions; k·dk, which is dĩ, and the part of it that the state after the chunk has.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads, 2)
     mlstm_key_gradient_kernel(MlstmLines<T> s, MlstmReturn<T> g) {
@@ -195,10 +204,19 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   const MlstmOperands<T> of{s, g, at};
   const L* after = g.states + s.at_state(at.line, at.number + 1);
   const bool alone = at.own() == at.tiles() - 1;  // no other tile sees this one
-  L flow[kTileSide] = {};
+  L outer[kTileSide] = {}, flow[kTileSide] = {};
   for (int first_key = 0; first_key < s.keys; first_key += kTile) {
     const auto inside = [&](int i) { return first_key + i < s.keys; };
+    const auto key = [&](int r, int i) { return inside(i) ? of.key(at.first + r, first_key + i) : L{0}; };
     TilePart<L> part;
+    add_product<Along::depth, Along::depth>(
+        part, room, static_cast<int>(s.values),
+        [&](int r, int j) { return of.weight(g.gamma, at.first + r) * of.value(at.first + r, j); },
+        [&](int i, int j) { return inside(i) ? after[(first_key + i) * s.width + j] : L{0}; });
+    part.each([&](int r, int i, L& x) {
+      if (inside(i)) x += of.weight(g.gamma, at.first + r) * after[s.normalizer() + first_key + i];
+    });
+    add_to_flow(outer, part, key);
     for (int tile = at.own(); tile < at.tiles(); ++tile) {
       const int first = tile * kTile;
       if (first_key == 0 || !alone) {
@@ -218,28 +236,18 @@ __global__ void __launch_bounds__(kTileThreads, 2)
           part, room, kTile, [&](int r, int c) { return products[r * kTileRow + c]; },
           [&](int i, int c) { return inside(i) ? of.query(first + c, first_key + i) : L{0}; });
     }
-    add_product<Along::depth, Along::depth>(
-        part, room, static_cast<int>(s.values),
-        [&](int r, int j) { return of.weight(g.gamma, at.first + r) * of.value(at.first + r, j); },
-        [&](int i, int j) { return inside(i) ? after[(first_key + i) * s.width + j] : L{0}; });
-    part.each([&](int r, int i, L& x) {
-      const int t = at.first + r;
-      if (r >= at.rows || !inside(i)) {
-        x = 0;
-        return;
-      }
-      x += of.weight(g.gamma, t) * after[s.normalizer() + first_key + i];
-      if (g.dk != nullptr) contribute(g.dk + at.keys + t * s.key_step() + first_key + i, x, g.add_k);
-      x *= of.key(t, first_key + i);
+    add_to_flow(flow, part, key);
+    part.each([&](int r, int i, L x) {
+      if (g.dk != nullptr && r < at.rows && inside(i))
+        contribute(g.dk + at.keys + (at.first + r) * s.key_step() + first_key + i, x, g.add_k);
     });
-    for (int i = 0; i < kTileSide; ++i) flow[i] += part.v[i][0] + part.v[i][1] + part.v[i][2] + part.v[i][3];
   }
   for (int i = 0; i < kTileSide; ++i) {
-    const L total = row_sum(flow[i]);
+    const L through_state = row_sum(outer[i]), total = row_sum(flow[i]);
     const int r = TilePart<L>::row(i);
     if (threadIdx.x % 16 != 0 || r >= at.rows) continue;
     const std::int64_t t = at.begin + at.first + r;
-    g.into_key[at.line * s.time + t] = total;
+    g.into_key[at.line * s.time + t] = through_state;
     if (g.dgates != nullptr) contribute(g.dgates + s.at_gate(at.line, t), total, g.add_gates);
   }
 }
@@ -287,30 +295,80 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   }
 }
 
+/// What queries of one tile of positions take from the keys of their chunk: Σ over s of
+/// D_ts (N_t·v_s + λ_t) (q_t·k_s) at each t, less the same numbers summed over t at each s. A forget gate's
+/// gradient sums both from its position on, where nearly all of them cancel: they do so to the last bit only
+/// where they are the same, which dq and dk, each rounded, are not.
+template <class T>
+__global__ void __launch_bounds__(kTileThreads, 2) mlstm_flow_kernel(MlstmLines<T> s, MlstmReturn<T> g) {
+  using L = Lane<T>;
+  const MlstmTile at(s);
+  if (at.rows <= 0) return;
+  L *room = dynamic_shared<L>(), *products = room + kTileRoom;
+  int* starts = reinterpret_cast<int*>(products + kTile * kTileRow);
+  const MlstmOperands<T> of{s, g, at};
+  const std::int64_t tiles = (s.chunk + kTile - 1) / kTile;
+  double* flow = g.flow + (at.line * tiles + at.own()) * s.time + at.begin;
+  const int thread = static_cast<int>(threadIdx.x);
+  mlstm_document_starts(s, at, at.first, starts);
+  double taken = 0;  // by query `thread` of the tile
+  for (int tile = 0; tile <= at.own(); ++tile) {
+    const int first = tile * kTile;
+    TilePart<L> product, score;
+    add_product<Along::depth, Along::depth>(
+        product, room, static_cast<int>(s.values),
+        [&](int r, int j) { return of.numerator(at.first + r, j); },
+        [&](int c, int j) { return of.value(first + c, j); });
+    add_product<Along::depth, Along::depth>(
+        score, room, static_cast<int>(s.keys), [&](int r, int i) { return of.query(at.first + r, i); },
+        [&](int c, int i) { return of.key(first + c, i); });
+    for (int i = 0; i < kTileSide; ++i)
+      for (int j = 0; j < kTileSide; ++j) {
+        const int r = TilePart<L>::row(i), c = TilePart<L>::column(j), t = at.first + r;
+        products[r * kTileRow + c] =
+            of.share(t, first + c, starts[r]) * (product.v[i][j] + of.weight(g.lambda, t)) * score.v[i][j];
+      }
+    __syncthreads();
+    if (thread < kTile) {
+      double given = 0;
+      for (int r = 0; r < kTile; ++r) given += double{products[r * kTileRow + thread]};
+      for (int c = 0; c < kTile; ++c) taken += double{products[thread * kTileRow + c]};
+      if (first + thread < at.length) flow[first + thread] = (tile == at.own() ? taken : 0) - given;
+    }
+  }
+}
+
 inline constexpr int kForgetThreads = 256;
 
-/// df̃ of one line by a block: thread i sums its share of the line from the end, the shares are joined in
-/// order, and each runs again with what lies behind it. In fp64: the sum is long, and made of differences.
+/// df̃ of one chunk of a line by a block: what the state after the chunk hands on, and the flow from each
+/// position on. Thread i sums its share of the positions from the end, the shares are joined in order, and
+/// each runs again with what lies behind it. In fp64: the sum is made of differences.
 template <class T>
 __global__ void __launch_bounds__(kForgetThreads)
     mlstm_forget_gradient_kernel(MlstmLines<T> s, MlstmReturn<T> g, const Lane<T>* gates) {
   using L = Lane<T>;
   __shared__ double sums[kForgetThreads], room[kForgetThreads / kWarp];
   __shared__ bool starts[kForgetThreads];
-  const std::int64_t line = blockIdx.y;
+  const std::int64_t line = blockIdx.y, number = blockIdx.x, first = s.begin(number),
+                     past = first + s.length(number);
   const int thread = static_cast<int>(threadIdx.x);
-  const L *state = s.states + s.at_state(line, s.chunks), *dstate = g.states + s.at_state(line, s.chunks);
+  const L *state = s.states + s.at_state(line, number + 1), *dstate = g.states + s.at_state(line, number + 1);
   double product = 0;
   for (std::int64_t e = thread; e < s.keys * (s.values + 1); e += kForgetThreads) {
     const MlstmNumber at(s, e);
     product += double{state[at.place]} * double{dstate[at.place]};
   }
   const double ends = block_sum<kForgetThreads / kWarp>(product, room);
-  const std::int64_t share = (s.time + kForgetThreads - 1) / kForgetThreads, begin = thread * share,
-                     end = begin + share < s.time ? begin + share : s.time;
+  const auto within = [past](std::int64_t t) { return t < past ? t : past; };
+  const std::int64_t share = (past - first + kForgetThreads - 1) / kForgetThreads,
+                     begin = within(first + thread * share), end = within(begin + share);
   const std::uint8_t* flags = s.starts != nullptr ? s.starts + s.sequence(line) * s.time : nullptr;
+  const std::int64_t tiles = (s.chunk + kTile - 1) / kTile;
   const auto flow = [&](std::int64_t t) {
-    return double{g.into_query[line * s.time + t]} - double{g.into_key[line * s.time + t]};
+    double x = double{g.into_query[line * s.time + t]} - double{g.into_key[line * s.time + t]};
+    for (std::int64_t tile = (t - first) / kTile; tile * kTile < past - first; ++tile)
+      x += g.flow[(line * tiles + tile) * s.time + t];
+    return x;
   };
   double total = 0;
   bool start = false;

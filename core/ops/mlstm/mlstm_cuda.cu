@@ -51,6 +51,7 @@ class CudaMlstm final : public MlstmKernels {
     const auto s = mlstm_lines<T>(a, starts);
     const Tensor positions = scratch<L>(6 * s.lines * s.time),
                  states(memory_, a.saved.states.shape(), a.saved.states.dtype());
+    const Tensor flow(memory_, {a.dgates ? s.lines * ceil_div(s.chunk, kTile) * s.time : 0}, DType::f64);
     L* place = positions.data<L>();
     const auto next = [&] { return std::exchange(place, place + s.lines * s.time); };
     MlstmReturn<T> g{.dh = a.dh.data<T>(),
@@ -62,6 +63,7 @@ class CudaMlstm final : public MlstmKernels {
                      .into_query = next(),
                      .into_key = next(),
                      .states = states.data<L>(),
+                     .flow = flow.data<double>(),
                      .normalizer_gradient = a.normalizer_gradient};
     const auto set = [](const Target& to, auto*& address, bool& accumulate) {
       if (to)
@@ -84,8 +86,9 @@ class CudaMlstm final : public MlstmKernels {
     if (g.dv != nullptr)
       launch(memory_.stream(), mlstm_tile_grid(s, kMlstmReturnRoom), mlstm_value_gradient_kernel<T>, s, g);
     if (!a.dgates) return;
-    launch(memory_.stream(), {{1, to_unsigned(s.lines)}, {kForgetThreads}}, mlstm_forget_gradient_kernel<T>,
-           s, g, a.gates.data<L>());
+    launch(memory_.stream(), mlstm_tile_grid(s, kMlstmReturnRoom), mlstm_flow_kernel<T>, s, g);
+    launch(memory_.stream(), {{to_unsigned(s.chunks), to_unsigned(s.lines)}, {kForgetThreads}},
+           mlstm_forget_gradient_kernel<T>, s, g, a.gates.data<L>());
   }
 
   template <class T>
