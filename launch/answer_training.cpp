@@ -30,6 +30,12 @@ std::shared_ptr<const std::vector<std::int64_t>> imitated_records(const Configur
   auto liked = std::make_shared<std::vector<std::int64_t>>();
   for (std::int64_t i = 0; i < dataset.size(); ++i)
     if (dataset.label(i)) liked->push_back(i);
+  if (std::ssize(*liked) < configuration.data.batch_size)
+    throw Error(ErrorKind::usage,
+                fmt::format("{} of {} answers are liked, fewer than one batch of {}", liked->size(),
+                            dataset.size(), configuration.data.batch_size),
+                configuration.data.path,
+                "set objective.nll_answers to \"all\", or prepare answers that are liked");
   return liked;
 }
 

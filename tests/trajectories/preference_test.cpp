@@ -280,6 +280,10 @@ TEST(PreferenceTask, ImitatesLikedAnswersAlone) {
   EXPECT_TRUE(mentions(refusal("objective.type = \"sft\"\nobjective.nll_answers = \"liked\"",
                                folder.path() / "pairs", ErrorKind::usage),
                        {"pairs", "prepare feedback", "objective.nll_answers"}));
+  EXPECT_TRUE(
+      mentions(refusal("objective.type = \"sft\"\nobjective.nll_answers = \"liked\"\ndata.batch_size = 11",
+                       folder.path() / "feedback", ErrorKind::usage),
+               {"10 of 20 answers are liked", "objective.nll_answers"}));
 }
 
 TEST(PreferenceTask, ContradictionsAreNamed) {
