@@ -187,6 +187,10 @@ TEST(Llama, DecodesOverItsCacheAsTheReferenceDoes) {
       SCOPED_TRACE(testing::Message() << to_string(type) << ", prompt in chunks of " << chunk);
       expect_cached_decoding(golden, type, nullptr, chunk);
     }
+}
+
+TEST(Llama, DecodesOverItsCacheOnTwoTensorRanks) {
+  const Golden golden("llama/cached_decoding.h5");
   run_on_ranks(2, [&](Communicator& tensor) { expect_cached_decoding(golden, DType::f32, &tensor, 6); });
 }
 

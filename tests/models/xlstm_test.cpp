@@ -111,7 +111,7 @@ TEST(Xlstm, BlocksMatchGolden) {
 }
 
 /// Columns [begin, end) of [B, T].
-Tensor columns(Memory& memory, const Tensor& tokens, std::int64_t begin, std::int64_t end) {
+Tensor columns_of(Memory& memory, const Tensor& tokens, std::int64_t begin, std::int64_t end) {
   const std::int64_t B = tokens.shape()[0], T = tokens.shape()[1];
   const Tensor part(memory, {B, end - begin}, DType::i32);
   for (std::int64_t b = 0; b < B; ++b)
@@ -132,7 +132,7 @@ void expect_state_carries(XlstmFixture& f, const Tensor& tokens, const std::vect
   for (std::size_t i = 0; at < T; ++i) {
     const std::int64_t n = std::min(pieces[i % pieces.size()], T - at);
     state = state->clone();
-    const Tensor some = f.model.advance(*f.backend, columns(*f.memory, tokens, at, at + n), *state);
+    const Tensor some = f.model.advance(*f.backend, columns_of(*f.memory, tokens, at, at + n), *state);
     for (std::int64_t b = 0; b < B; ++b)
       expect_close(some.slice(b * n, (b + 1) * n), whole.slice(b * T + at, b * T + at + n), tolerance, 0,
                    "tokens from " + std::to_string(at));
@@ -188,12 +188,13 @@ TEST(Xlstm, AblationsCarryTheirStateTooAndTrain) {
                                    : "backbone.blocks.0.mlstm_layer.memory";
       Parameter* m = p.find(name);
       ASSERT_NE(m, nullptr);
-      const Tensor gradient = clone(*f.memory, m->gradient());
+      const Tensor gradient = clone(*f.memory, m->gradient()), value = on_host(m->value());
       double squares = 0;
       for (std::int64_t i = 0; i < gradient.elements(); ++i) {
         squares += gradient.data<double>()[i] * gradient.data<double>()[i];
-        m->value().data<double>()[i] += 1e-6 * gradient.data<double>()[i] / 1e-3;
+        value.data<double>()[i] += 1e-6 * gradient.data<double>()[i] / 1e-3;
       }
+      copy(value, m->value());
       EXPECT_GT(squares, 0);
       EXPECT_NEAR((f.train(tokens) - before) / 1e-3, squares, 2e-3 * squares);
     }
@@ -216,8 +217,10 @@ TEST(Xlstm, EveryPackedDocumentBeginsWithTheLearnedState) {
     ParameterSet& p = f.model.parameters();
     const Tensor gradient = clone(*f.memory, p.flat_gradients());
     const auto loss_at = [&](double step) {
+      const Tensor values = on_host(p.flat_values());
       for (std::int64_t i = 0; i < gradient.elements(); ++i)
-        p.flat_values().data<double>()[i] += step * gradient.data<double>()[i];
+        values.data<double>()[i] += step * gradient.data<double>()[i];
+      copy(values, p.flat_values());
       return f.train(tokens, starts);
     };
     double squares = 0;
