@@ -6,8 +6,6 @@
 
 namespace bireme {
 
-namespace {}  // namespace
-
 Var rms_norm(Tape& tape, const Var& x, Parameter& gain, float epsilon, DType type) {
   require_shape("rms_norm: gain", gain.value(), {x.value().channels()});
   const NormKernels& kernels = tape.backend().norm();
