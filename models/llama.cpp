@@ -7,6 +7,7 @@
 
 #include "core/ops/attention/attention_kernels.h"
 #include "core/ops/embedding/embedding.h"
+#include "core/ops/lane_type.h"
 #include "core/ops/norm/norm.h"
 #include "core/ops/pointwise/pointwise.h"
 #include "models/llama_state.h"
@@ -14,8 +15,6 @@
 namespace bireme {
 
 namespace {
-
-DType table_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
 
 AttentionHeads heads_of_rank(const LlamaOptions& options, const Communicator& tensor) {
   AttentionHeads heads = options.attention_heads();
@@ -71,13 +70,13 @@ Llama::Llama(const LlamaOptions& options, Communicator& tensor) : options_(optio
 
 RotaryTable Llama::rotary_table(Memory& memory, std::int64_t positions, DType type) const {
   const std::lock_guard lock(table_mutex_);
-  const bool has_type = table_.positions() > 0 && table_.cosines.dtype() == table_type(type);
+  const bool has_type = table_.positions() > 0 && table_.cosines.dtype() == lane_type(type);
   // Frequencies of the type `dynamic` depend on the length, beyond the context that the model was made for.
   const std::int64_t wanted = std::max(positions, options_.context);
   const bool fits =
       options_.rotary.type == "dynamic" ? table_.positions() == wanted : table_.positions() >= positions;
   if (!has_type || !fits)
-    table_ = RotaryTable(memory, options_.rotary, heads_.dimension, wanted, table_type(type));
+    table_ = RotaryTable(memory, options_.rotary, heads_.dimension, wanted, lane_type(type));
   return table_;
 }
 

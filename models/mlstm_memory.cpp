@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/ops/lane_type.h"
 #include "core/ops/linear/linear.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
 
@@ -46,8 +47,6 @@ std::vector<Branching> documents_of(const Tensor& starts) {
   }
   return documents;
 }
-
-DType lane_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/ops/embedding/embedding.h"
+#include "core/ops/lane_type.h"
 #include "core/ops/linear/linear.h"
 #include "core/ops/pointwise/pointwise.h"
 #include "core/ops/token_shift/token_shift.h"
@@ -88,10 +89,9 @@ RwkvBlock::RwkvBlock(ParameterSet& parameters, const std::string& prefix, int la
 
 RwkvLayerState RwkvBlock::empty_state(Memory& memory, std::int64_t sequences, DType type) const {
   const std::int64_t d = channel_.mix_k->whole_shape().back(), a = time_.decay->value().elements();
-  RwkvLayerState state{
-      .time_x = Tensor(memory, {sequences, d}, type),
-      .channel_x = Tensor(memory, {sequences, d}, type),
-      .wkv = empty_wkv_state(memory, sequences, a, type == DType::f64 ? DType::f64 : DType::f32)};
+  RwkvLayerState state{.time_x = Tensor(memory, {sequences, d}, type),
+                       .channel_x = Tensor(memory, {sequences, d}, type),
+                       .wkv = empty_wkv_state(memory, sequences, a, lane_type(type))};
   fill(state.time_x, 0);
   fill(state.channel_x, 0);
   return state;

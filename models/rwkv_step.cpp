@@ -1,5 +1,6 @@
 #include "models/rwkv_step.h"
 
+#include "core/ops/lane_type.h"
 #include "core/ops/linear/linear_kernels.h"
 #include "core/ops/norm/norm_kernels.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
@@ -10,7 +11,7 @@ namespace bireme {
 
 RwkvStep::RwkvStep(const Backend& backend, std::int64_t sequences, const RwkvOptions& options, DType type)
     : backend_(backend), sequences_{.count = sequences, .length = 1}, type_(type) {
-  const DType wide = type == DType::f64 ? DType::f64 : DType::f32;
+  const DType wide = lane_type(type);
   const auto rows = [&](std::int64_t channels) {
     return Tensor(backend.memory(), {sequences, channels}, type);
   };

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/ops/convolution/convolution.h"
+#include "core/ops/lane_type.h"
 #include "core/ops/linear/linear.h"
 #include "core/ops/norm/norm.h"
 #include "core/ops/pointwise/pointwise.h"
@@ -103,7 +104,7 @@ Var SlstmBlock::cell(Tape& tape, const Var& whole, const XlstmPass& pass) const 
       pass.state->convolution =
           convolution_memory(tape.backend().memory(), n.value(), before, pass.sequences);
   }
-  const DType lane = pass.type == DType::f64 ? DType::f64 : DType::f32;
+  const DType lane = lane_type(pass.type);
   const Var gates = block_linear(tape, {{u, input_}, {u, forget_}, {n, z_}, {n, output_}}, lane);
   const SlstmOptions options{.sequences = pass.sequences, .heads = heads_, .function = function_};
   Var cells;
@@ -134,9 +135,7 @@ Var SlstmBlock::forward(Tape& tape, const Var& x, const XlstmPass& pass) const {
 
 XlstmLayerState SlstmBlock::make_state(Memory& memory, std::int64_t sequences, DType type) const {
   XlstmLayerState state{
-      .mlstm = {},
-      .slstm = empty_slstm_state(memory, sequences, inner_, type == DType::f64 ? DType::f64 : DType::f32),
-      .convolution = {}};
+      .mlstm = {}, .slstm = empty_slstm_state(memory, sequences, inner_, lane_type(type)), .convolution = {}};
   if (convolution_ != nullptr && convolution_->value().channels() > 1) {
     state.convolution = Tensor(memory, {sequences, convolution_->value().channels() - 1, inner_}, type);
     fill(state.convolution, 0);

@@ -4,6 +4,7 @@
 #include <limits>
 #include <span>
 
+#include "core/ops/lane_type.h"
 #include "core/ops/linear/linear.h"
 #include "objectives/answer_pass.h"
 #include "objectives/evaluate/win_rate.h"
@@ -76,7 +77,7 @@ Var JudgeObjective::compute(Tape& tape, const Batch& any_batch) {
   BradleyTerry result = bradley_terry(chosen, rejected, options_.centre, batch.global_count);
   loss_ += result.loss;
   accuracy_ += result.accuracy;
-  const Tensor value = tape.empty({1}, scores.dtype() == DType::f64 ? DType::f64 : DType::f32);
+  const Tensor value = tape.empty({1}, lane_type(scores.dtype()));
   fill(value, result.loss);
   return tape.record("bradley_terry", {scores}, value,
                      [scores, rows, result = std::move(result)](const Tensor& dy, Gradients& into) {

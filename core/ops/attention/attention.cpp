@@ -2,6 +2,7 @@
 
 #include "core/base/error.h"
 #include "core/ops/attention/attention_kernels.h"
+#include "core/ops/lane_type.h"
 
 namespace bireme {
 
@@ -24,8 +25,7 @@ Var attention(Tape& tape, const Var& qkv, int heads, const Segments& segments) {
   const AttentionKernels& kernels = tape.backend().attention();
   const Tensor y = tape.empty({rows, channels}, qkv.dtype());
   const bool keeps = tape.recording() && qkv.wants_gradient();
-  const Tensor log_sum =
-      keeps ? tape.empty({rows, heads}, qkv.dtype() == DType::f64 ? DType::f64 : DType::f32) : Tensor();
+  const Tensor log_sum = keeps ? tape.empty({rows, heads}, lane_type(qkv.dtype())) : Tensor();
   kernels.attention({.qkv = qkv.value(), .heads = heads, .segments = segments, .y = y, .log_sum = log_sum});
   return tape.record("attention", {qkv}, y,
                      [&kernels, qkv, y, log_sum, heads, segments](const Tensor& dy, Gradients& into) {

@@ -3,6 +3,7 @@
 #include <cassert>
 
 #include "core/ops/attention/attention_kernels.h"
+#include "core/ops/lane_type.h"
 
 namespace bireme {
 
@@ -21,7 +22,7 @@ Var attend(Tape& tape, const Var& qkv, const AttentionHeads& heads, const Causal
   assert(heads.queries % heads.keys == 0);
   const AttentionKernels& kernels = tape.backend().attention();
   const Tensor y = tape.empty({rows, heads.queries * heads.dimension}, qkv.dtype());
-  const DType sum_type = qkv.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const DType sum_type = lane_type(qkv.dtype());
   const bool keeps = tape.recording() && qkv.wants_gradient();
   const Tensor log_sum = keeps ? tape.empty({rows, heads.queries}, sum_type) : Tensor();
   kernels.causal_attention(CausalAttentionForward{.qkv = qkv.value(),

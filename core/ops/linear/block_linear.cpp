@@ -1,13 +1,12 @@
 #include <cmath>
 
+#include "core/ops/lane_type.h"
 #include "core/ops/linear/linear.h"
 #include "core/ops/linear/linear_kernels.h"
 
 namespace bireme {
 
 namespace {
-
-DType lane_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
 
 /// A gradient that several calls add to: cleared unless something is there already.
 Tensor cleared(const Target& target) {

@@ -3,13 +3,12 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/base/error.h"
+#include "core/ops/lane_type.h"
 #include "core/ops/loss/loss_kernels.h"
 
 namespace bireme {
 
 namespace {
-
-DType scalar_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
 
 /// B, the images of this rank.
 std::int64_t check_sizes(const Tensor& student, const Tensor& teacher, const Tensor& center,
@@ -49,7 +48,7 @@ DinoLoss dino_loss(Tape& tape, const Var& student, const Tensor& teacher, const 
   const std::int64_t images = check_sizes(student.value(), teacher, center, options),
                      columns = center.elements();
   const LossKernels& kernels = tape.backend().loss();
-  const DType type = scalar_type(student.dtype());
+  const DType type = lane_type(student.dtype());
   const DinoRows rows(tape, student.value().rows(), 2 * images, type);
   const double pairs = (2.0 * options.crops - 2) * static_cast<double>(options.global_images);
   DinoStatistics statistics{.entropy_sum = tape.empty({}, DType::f64),

@@ -4,13 +4,12 @@
 
 #include "core/base/error.h"
 #include "core/ops/branches/branches.h"
+#include "core/ops/lane_type.h"
 #include "core/ops/mlstm/mlstm_kernels.h"
 
 namespace bireme {
 
 namespace {
-
-DType mlstm_state_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
 
 std::int64_t per_head(const char* what, std::int64_t channels, std::int64_t heads) {
   if (heads >= 1 && channels % heads == 0) return channels / heads;
@@ -69,7 +68,7 @@ MlstmResult mlstm(Tape& tape, const MlstmInputs& in, const MlstmState* initial, 
   const MlstmState before = initial != nullptr ? *initial : MlstmState{};
   if (initial != nullptr) require_state(before, sizes);
   const MlstmKernels& kernels = tape.backend().mlstm();
-  const DType type = mlstm_state_type(in.q.dtype());
+  const DType type = lane_type(in.q.dtype());
   const MlstmState after = [&] {
     const Shape heads{sizes.sequences, sizes.heads};
     return MlstmState{.memory = Var(tape.empty({heads[0], heads[1], sizes.keys, sizes.values}, type)),

@@ -1,6 +1,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/base/error.h"
+#include "core/ops/lane_type.h"
 #include "core/ops/norm/norm.h"
 #include "core/ops/norm/norm_kernels.h"
 
@@ -15,7 +16,7 @@ Var group_norm(Tape& tape, const Var& x, std::int64_t groups, Parameter& gain, f
                 fmt::format("group_norm: {} channels do not divide by {} groups", channels, groups), "",
                 "choose a number of heads that divides the width");
   const NormKernels& kernels = tape.backend().norm();
-  const DType statistics = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const DType statistics = lane_type(x.dtype());
   const Tensor y = tape.empty(x.shape(), type);
   const Tensor mean = tape.empty({rows, groups}, statistics),
                reciprocal = tape.empty({rows, groups}, statistics);

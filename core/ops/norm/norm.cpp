@@ -2,6 +2,7 @@
 
 #include <cassert>
 
+#include "core/ops/lane_type.h"
 #include "core/ops/norm/norm_kernels.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
 
@@ -21,8 +22,8 @@ Var layer_norm(Tape& tape, const Var& x, Parameter& gain, Parameter& bias, float
   require_channels("layer_norm: gain", gain, "layer_norm: bias", bias, x);
   const NormKernels& kernels = tape.backend().norm();
   const Tensor y = tape.empty(x.shape(), type);
-  const Tensor mean = tape.empty({x.value().rows()}, statistics_type(x.dtype()));
-  const Tensor reciprocal = tape.empty({x.value().rows()}, statistics_type(x.dtype()));
+  const Tensor mean = tape.empty({x.value().rows()}, lane_type(x.dtype()));
+  const Tensor reciprocal = tape.empty({x.value().rows()}, lane_type(x.dtype()));
   kernels.layer_norm(LayerNormForward{.x = x.value(),
                                       .gain = gain.value(),
                                       .bias = bias.value(),
@@ -54,8 +55,8 @@ ResidualNorm residual_layer_norm(Tape& tape, const Var& x, const Var& branch, co
   assert(branch.dtype() == type);
   const Backend& backend = tape.backend();
   const Tensor x_sum = tape.empty(x.shape(), x.dtype()), y = tape.empty(x.shape(), type);
-  const Tensor mean = tape.empty({x.value().rows()}, statistics_type(x.dtype()));
-  const Tensor reciprocal = tape.empty({x.value().rows()}, statistics_type(x.dtype()));
+  const Tensor mean = tape.empty({x.value().rows()}, lane_type(x.dtype()));
+  const Tensor reciprocal = tape.empty({x.value().rows()}, lane_type(x.dtype()));
   backend.norm().residual_layer_norm({.x = x.value(),
                                       .branch = branch.value(),
                                       .scale = scale,
@@ -102,7 +103,7 @@ ResidualNorm residual_layer_norm(Tape& tape, const Var& x, const Var& branch, co
 Var l2_normalize(Tape& tape, const Var& x) {
   const NormKernels& kernels = tape.backend().norm();
   const Tensor u = tape.empty(x.shape(), x.dtype());
-  const Tensor norm = tape.empty({x.value().rows()}, statistics_type(x.dtype()));
+  const Tensor norm = tape.empty({x.value().rows()}, lane_type(x.dtype()));
   kernels.l2_normalize(L2NormalizeForward{.x = x.value(), .u = u, .norm = norm});
   return tape.record("l2_normalize", {x}, u, [&kernels, x, u, norm](const Tensor& du, Gradients& into) {
     kernels.l2_normalize(L2NormalizeBackward{.du = du, .u = u, .norm = norm, .dx = into[x]});
@@ -131,7 +132,7 @@ Var batch_norm(Tape& tape, const Var& x, Parameter& gain, Parameter& bias, Batch
                const SumOverRanks& sum, float epsilon, float momentum) {
   require_channels("batch_norm: gain", gain, "batch_norm: bias", bias, x);
   const NormKernels& kernels = tape.backend().norm();
-  const DType type = statistics_type(x.dtype());
+  const DType type = lane_type(x.dtype());
   const std::int64_t channels = x.value().channels();
   const auto over_ranks = [&sum](const Tensor& tensor) {
     if (sum) sum(tensor);

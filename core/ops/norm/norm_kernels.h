@@ -4,9 +4,6 @@
 
 namespace bireme {
 
-/// The type of means and reciprocals beside values of a type.
-inline DType statistics_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
-
 /// y = (x - mean) · r · gain + bias for each row. Statistics, gain and bias are fp32, or fp64 when x is.
 struct LayerNormForward {
   const Tensor &x;                  // [R, C]

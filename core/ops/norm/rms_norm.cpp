@@ -1,5 +1,6 @@
 #include <cassert>
 
+#include "core/ops/lane_type.h"
 #include "core/ops/norm/norm.h"
 #include "core/ops/norm/norm_kernels.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
@@ -10,7 +11,7 @@ Var rms_norm(Tape& tape, const Var& x, Parameter& gain, float epsilon, DType typ
   require_shape("rms_norm: gain", gain.value(), {x.value().channels()});
   const NormKernels& kernels = tape.backend().norm();
   const Tensor y = tape.empty(x.shape(), type);
-  const Tensor reciprocal = tape.empty({x.value().rows()}, statistics_type(x.dtype()));
+  const Tensor reciprocal = tape.empty({x.value().rows()}, lane_type(x.dtype()));
   kernels.rms_norm(RmsNormForward{.x = x.value(),
                                   .branch = {},
                                   .gain = gain.value(),
@@ -38,7 +39,7 @@ ResidualNorm residual_rms_norm(Tape& tape, const Var& x, const Var& branch, Para
   assert(branch.dtype() == type);
   const Backend& backend = tape.backend();
   const Tensor x_sum = tape.empty(x.shape(), x.dtype()), y = tape.empty(x.shape(), type);
-  const Tensor reciprocal = tape.empty({x.value().rows()}, statistics_type(x.dtype()));
+  const Tensor reciprocal = tape.empty({x.value().rows()}, lane_type(x.dtype()));
   backend.norm().rms_norm(RmsNormForward{.x = x.value(),
                                          .branch = branch.value(),
                                          .gain = gain.value(),

@@ -1,13 +1,12 @@
 #include "core/ops/wkv/wkv.h"
 
 #include "core/ops/branches/branches.h"
+#include "core/ops/lane_type.h"
 #include "core/ops/wkv/wkv_kernels.h"
 
 namespace bireme {
 
 namespace {
-
-DType wkv_state_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
 
 void require_sizes(const WkvArguments& a) {
   const std::int64_t rows = a.sequences.rows(), channels = a.k.value().channels();
@@ -54,7 +53,7 @@ WkvResult wkv(Tape& tape, const WkvArguments& arguments) {
   if (!arguments.sequences.documents.empty()) return {.y = wkv_of_documents(tape, arguments), .last = {}};
   const auto& [sequences, r, k, v, time_decay, time_first, carried, wants_last] = arguments;
   const Backend& backend = tape.backend();
-  const DType type = wkv_state_type(k.dtype());
+  const DType type = lane_type(k.dtype());
   const std::int64_t channels = k.value().channels();
   const WkvState initial{.a = carried.a.value(), .b = carried.b.value(), .p = carried.p};
   WkvState last;
