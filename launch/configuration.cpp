@@ -12,7 +12,9 @@
 #include "launch/configuration_check.h"
 #include "launch/configuration_keys.h"
 #include "launch/configuration_presets.h"
+#include "launch/model_folder.h"
 #include "launch/numbers.h"
+#include "models/registry.h"
 
 namespace bireme {
 
@@ -203,6 +205,12 @@ void Reader::read_override(const Override& override) {
   origins_.set(key.name, {where, Origins::command_line});
 }
 
+/// A run that goes on from a model is of the type of that model.
+void take_type_of_init(Configuration::Model& model, const Origins& origins) {
+  if (model.init.empty() || origins.source("model.type") != Origins::defaults) return;
+  model.type = model_type_of(resolve_model_folder(model.init)).name;
+}
+
 }  // namespace
 
 Configuration parse_configuration(std::string_view toml, const std::string& name,
@@ -211,6 +219,7 @@ Configuration parse_configuration(std::string_view toml, const std::string& name
   Reader reader(origins);
   reader.read_file(toml, name);
   for (const Override& override : overrides) reader.read_override(override);
+  take_type_of_init(reader.configuration.model, origins);
   apply_presets(reader.configuration, origins);
   check_consistency(reader.configuration, origins);
   return reader.configuration;

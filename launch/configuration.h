@@ -119,11 +119,11 @@ struct Configuration {
 
 /// The configuration of a run: defaults, overridden by a TOML file, overridden by the command line.
 /// `model.size` fills model.embed_dim, depth and heads, unless the same place or one that overrides it gives
-/// them.
+/// them; `model.init` gives model.type, unless one of these places does.
 /// @param file     empty for the defaults
 /// @throws Error   (usage) naming file:line:column, or the command line: unknown key (with the nearest),
-/// wrong type,
-///                 value outside its range, values that contradict each other
+///                 wrong type, value outside its range, values that contradict each other; (checkpoint) when
+///                 the type is that of model.init, and no model lies there
 Configuration load_configuration(const std::filesystem::path& file, std::span<const Override> overrides = {});
 
 /// The same from a text; `name` stands for the file in messages.

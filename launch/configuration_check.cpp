@@ -151,14 +151,16 @@ void check_consistency(const Configuration& configuration, const Origins& origin
       configuration;
   const bool reads_text = is_language(configuration);
 
-  check_topics(configuration, origins);
   check.require((objective.type == "dino") != reads_text,
                 fmt::format("objective.type is \"{}\", but model.type is \"{}\"", objective.type, model.type),
                 "objective.type", "model.type",
                 reads_text
                     ? "train a language model with objective.type = \"language_model\", or align it with "
                       "sft, orpo, dpo, ipo, kto, simpo or dro"
-                    : "train a vision transformer with objective.type = \"dino\"");
+                    : "name the language model to begin with (--model.init FOLDER) or its model.type, or "
+                      "train a vision "
+                      "transformer with objective.type = \"dino\"");
+  check_topics(configuration, origins);
   if (model.type != "rwkv") {
     check.require(
         model.embed_dim % model.heads == 0 || model.head_dim > 0,

@@ -26,10 +26,8 @@ DinoNetworkOptions without_drop_path(DinoNetworkOptions options) {
 /// Running statistics under the names of the head's parameters in that file: with or without `head.`.
 void add_statistics(CheckpointFile& file, std::size_t cut, const DinoHead& head) {
   for (const DinoHead::Buffer& buffer : head.buffers())
-    file.tensors.push_back({.name = buffer.name.substr(cut),
-                            .local = buffer.value,
-                            .whole = buffer.value.shape(),
-                            .partition = {}});
+    file.tensors.push_back(
+        {.name = buffer.name.substr(cut), .local = buffer.value, .whole = buffer.value.shape()});
 }
 
 }  // namespace

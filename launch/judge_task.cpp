@@ -36,8 +36,7 @@ JudgeTask::JudgeTask(const Configuration& configuration, const Context& context,
   head_ = &parameters.add({.name = kHead,
                            .shape = {1, channels},
                            .initial = {.law = Initializer::Law::normal,
-                                       .value = 1 / std::sqrt(static_cast<double>(channels + 1))},
-                           .partition = {}});
+                                       .value = 1 / std::sqrt(static_cast<double>(channels + 1))}});
   model_->build(context.backend->memory(),
                 {.master = DType::f32, .gradients = true, .bf16_copy = context.type == DType::bf16});
   parameters.initialize(static_cast<std::uint64_t>(configuration.run.seed));

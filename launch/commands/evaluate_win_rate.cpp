@@ -1,7 +1,9 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "core/base/error.h"
@@ -74,7 +76,8 @@ class WinRateCommand {
   }
 
   void open_judges() {
-    judges_.emplace(resolve_judges(options_.texts("judge")), session_.backend(), session_.type());
+    judges_ = std::make_unique<JudgePanel>(resolve_judges(options_.texts("judge")), session_.backend(),
+                                           session_.type());
     if (judges_->size() < 3 && world_.rank() == 0)
       fmt::print(stderr, "{} judge{}: take three of different seeds before a claim\n", judges_->size(),
                  judges_->size() == 1 ? "" : "s");
@@ -271,7 +274,7 @@ class WinRateCommand {
   Communicator& world_;
   LanguageSession session_;
   Questions questions_;
-  std::optional<JudgePanel> judges_;
+  std::unique_ptr<JudgePanel> judges_;
   JudgeCheck check_;
   bool is_disjoint_ = true;
   std::vector<SampledAnswer> a_, b_;

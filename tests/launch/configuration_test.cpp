@@ -71,12 +71,25 @@ TEST(Configuration, RecipesLoadAndFashionMnistIsTheDefault) {
   int recipes = 0;
   for (const auto& entry : std::filesystem::directory_iterator(kRepository / "configs")) {
     SCOPED_TRACE(entry.path());
-    const Configuration recipe = load_configuration(entry.path());
+    const Override some_model{.key = "model.type", .value = "rwkv"};  // else that of model.init
+    const bool names_none = read_text(entry.path()).find("[model]") == std::string::npos;
+    const Configuration recipe =
+        load_configuration(entry.path(), {&some_model, static_cast<std::size_t>(names_none)});
     expect_same_values(parse_configuration(to_toml(recipe), "resolved"), recipe);
     ++recipes;
   }
   EXPECT_GE(recipes, 24);
   expect_same_values(load_configuration(kRepository / "configs/fashion_mnist.toml"), Configuration{});
+}
+
+TEST(Configuration, TypeIsThatOfTheModelToBeginWithUnlessGiven) {
+  const auto folder = std::filesystem::path(testing::TempDir()) / "published";
+  std::filesystem::create_directory(folder);
+  std::ofstream(folder / "config.json") << R"({"model_type": "xlstm"})";
+  std::ofstream(folder / "model.safetensors") << "weights";
+  const std::vector<Override> overrides{{"model.init", folder.string()}, {"objective.type", "orpo"}};
+  EXPECT_EQ(parse_configuration("", "run.toml", overrides).model.type, "xlstm");
+  EXPECT_EQ(parse_configuration("[model]\ntype = \"llama\"", "run.toml", overrides).model.type, "llama");
 }
 
 TEST(Configuration, RecipesOfPublishedLanguageModelsHaveTheirNumberOfParameters) {
