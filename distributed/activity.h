@@ -52,7 +52,7 @@ class Activity {
     Stamp* stamp;
   };
   struct Options {
-    std::shared_ptr<const void> memory;  ///< keeps the stamps mapped
+    std::shared_ptr<const void> memory = {};  ///< keeps the stamps mapped
     std::shared_ptr<const Roster> roster;
     std::vector<Member> members;
     int self = 0;  ///< index of this rank among the members

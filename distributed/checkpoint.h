@@ -18,7 +18,7 @@ struct CheckpointTensor {
   std::string name;
   Tensor local;  ///< this rank's part, in host memory
   Shape whole;
-  Partition partition;
+  Partition partition = {};
 };
 
 struct CheckpointFile {

@@ -19,8 +19,6 @@ namespace {
 
 constexpr double kGraceSeconds = 5;  // mpirun needs about two to end a job
 
-enum class State : int { absent, joined, ending, left };
-
 /// What /proc says of a process: its state letter, and when it started, which tells it from a later one of
 /// the same id.
 struct KernelView {
@@ -51,6 +49,8 @@ std::uint64_t pid_namespace() {
 }  // namespace
 
 struct Roster::Process {
+  enum class State : int { absent, joined, ending, left };
+
   std::atomic<int> pid;
   std::atomic<std::uint64_t> started;
   std::atomic<std::uint64_t> pid_namespace;
@@ -79,10 +79,10 @@ Roster::Roster(const Options& options)
                  self.pid_namespace = bireme::pid_namespace();
                  self.world_rank = options.world_rank;
                  self.beat_seconds = steady_seconds();
-                 self.state = State::joined;
+                 self.state = Process::State::joined;
                }) {}
 
-Roster::~Roster() { process(place_).state = State::left; }
+Roster::~Roster() { process(place_).state = Process::State::left; }
 
 Roster::Process& Roster::process(int place) const {
   return *reinterpret_cast<Process*>(segment_.part(place));
@@ -113,9 +113,10 @@ std::string Roster::describe(int place) const {
 }
 
 void Roster::require_alive(int place) const {
-  const State state = process(place).state;
-  if (state == State::ending) std::this_thread::sleep_for(std::chrono::duration<double>(kGraceSeconds));
-  if (state == State::ending || state == State::left) {
+  const Process::State state = process(place).state;
+  if (state == Process::State::ending)
+    std::this_thread::sleep_for(std::chrono::duration<double>(kGraceSeconds));
+  if (state == Process::State::ending || state == Process::State::left) {
     throw Error(ErrorKind::rank_lost,
                 fmt::format("rank {} left while other ranks still waited for it", world_rank(place)),
                 fmt::format("pid {}", pid(place)), "see the output of that rank for the first error");
@@ -129,7 +130,7 @@ void Roster::require_alive(int place) const {
       "see the output of that rank, and the kernel's log for lack of memory; then start again with --resume");
 }
 
-void Roster::announce_end() const { process(place_).state = State::ending; }
+void Roster::announce_end() const { process(place_).state = Process::State::ending; }
 
 bool Roster::claim_report() const { return !process(0).has_reported.exchange(true); }
 

@@ -15,7 +15,7 @@ struct VocabularyOptions {
   std::string name;  ///< of the weight, [vocabulary, channels]
   std::int64_t vocabulary = 0;
   std::int64_t channels = 0;
-  Initializer initial;
+  Initializer initial = {};
   bool decays = true;
 };
 

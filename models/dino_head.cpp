@@ -61,10 +61,8 @@ void DinoHead::add_layers(ParameterSet& parameters, const std::string& prefix) {
     layer.weight = &parameters.add({.name = name + ".weight",
                                     .shape = {out, in},
                                     .initial = linear_weight_law(options_.init_std, in, out),
-                                    .partition = {},
                                     .decays = true});
-    layer.bias = &parameters.add(
-        {.name = name + ".bias", .shape = {out}, .initial = {}, .partition = {}, .decays = false});
+    layer.bias = &parameters.add({.name = name + ".bias", .shape = {out}, .decays = false});
     if (options_.batch_norm && !last) {
       layer.norm_name = fmt::format("{}mlp.{}", prefix, i * stride + 1);
       layer.norm = add_layer_norm(parameters, layer.norm_name, out);

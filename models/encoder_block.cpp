@@ -10,12 +10,10 @@ LayerNormParameters add_layer_norm(ParameterSet& parameters, const std::string& 
   Parameter& gain = parameters.add({.name = prefix + ".weight",
                                     .shape = {channels},
                                     .initial = {.law = kConstant, .value = 1},
-                                    .partition = {},
                                     .decays = false});
   Parameter& bias = parameters.add({.name = prefix + ".bias",
                                     .shape = {channels},
                                     .initial = {.law = kConstant, .value = 0},
-                                    .partition = {},
                                     .decays = false});
   return {.gain = &gain, .bias = &bias};
 }

@@ -10,7 +10,6 @@ Parameter& add_rms_norm(ParameterSet& parameters, const std::string& name, std::
   return parameters.add({.name = name,
                          .shape = {channels},
                          .initial = {.law = Initializer::Law::constant, .value = 1},
-                         .partition = {},
                          .decays = false});
 }
 

@@ -11,13 +11,6 @@
 
 namespace bireme {
 
-namespace {
-
-constexpr float kNormEpsilon = 1e-5f;
-constexpr float kFromOne = 1;  // norms' weights are stored as their distance from 1
-
-}  // namespace
-
 MlstmBlock::MlstmBlock(ParameterSet& parameters, const std::string& prefix, const XlstmOptions& options,
                        Communicator& tensor)
     : tensor_(tensor),
@@ -78,7 +71,7 @@ Var MlstmBlock::gates(Tape& tape, const std::vector<Var>& qkv) const {
 }
 
 Var MlstmBlock::forward(Tape& tape, const Var& x, const XlstmPass& pass) const {
-  const Var n = group_norm(tape, x, 1, *norm_, kFromOne, kNormEpsilon, pass.type);
+  const Var n = group_norm(tape, x, 1, *norm_, kXlstmNormFromOne, kXlstmNormEpsilon, pass.type);
   const std::vector<Var> halves =
       linear_blocks(tape, copy_to(tape, n, tensor_), *up_, nullptr, {inner_, inner_});
   const Var &inner = halves[0], &z = halves[1];
@@ -99,7 +92,8 @@ Var MlstmBlock::forward(Tape& tape, const Var& x, const XlstmPass& pass) const {
     const Var k = block_linear(tape, {{u, k_}}, pass.type), v = block_linear(tape, {{inner, v_}}, pass.type);
     h = memory_->read(tape, q, k, v, gates(tape, {q, k, v}), pass);
   }
-  const Var normed = group_norm(tape, h, heads_, *cell_norm_, kFromOne, kNormEpsilon, pass.type);
+  const Var normed =
+      group_norm(tape, h, heads_, *cell_norm_, kXlstmNormFromOne, kXlstmNormEpsilon, pass.type);
   const Var y = linear(tape, skip_gate(tape, normed, u, *skip_, z), *down_, nullptr);
   return residual_add(tape, x, reduce_from(tape, y, tensor_));
 }

@@ -55,18 +55,15 @@ MlstmMemory::MlstmMemory(ParameterSet& parameters, const std::string& prefix, co
     : options_(options), local_heads_(options.heads / tensor.size()) {
   if (options.kind == XlstmMemory::associative) return;
   const Partition heads{.axis = 0, .part = tensor.rank(), .parts = tensor.size()};
-  memory_ = &parameters.add({.name = prefix + "memory",
-                             .shape = {options.heads, options.keys, options.values},
-                             .initial = {.law = Initializer::Law::normal,
-                                         .value = 1 / std::sqrt(static_cast<double>(options.keys))},
-                             .partition = heads,
-                             .decays = true});
+  const auto add = [&](const char* name, const Shape& shape, const Initializer& initial, bool decays) {
+    return &parameters.add(
+        {.name = prefix + name, .shape = shape, .initial = initial, .partition = heads, .decays = decays});
+  };
+  const double deviation = 1 / std::sqrt(static_cast<double>(options.keys));
+  memory_ = add("memory", {options.heads, options.keys, options.values},
+                {.law = Initializer::Law::normal, .value = deviation}, true);
   if (options.kind == XlstmMemory::learned_initial)
-    normalizer_ = &parameters.add({.name = prefix + "normalizer",
-                                   .shape = {options.heads, options.keys},
-                                   .initial = {},
-                                   .partition = heads,
-                                   .decays = false});
+    normalizer_ = add("normalizer", {options.heads, options.keys}, {}, false);
 }
 
 Var MlstmMemory::read(Tape& tape, const Var& q, const Var& k, const Var& v, const Var& gates,

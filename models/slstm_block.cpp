@@ -14,9 +14,6 @@ namespace bireme {
 
 namespace {
 
-constexpr float kSlstmNormEpsilon = 1e-5f;
-constexpr float kSlstmFromOne = 1;  // norms' weights are stored as their distance from 1
-
 /// Bias of the forget gate of unit j of a head: from block to block more units forget fast.
 double forget_bias(SlstmBiasLaw law, std::int64_t unit, std::int64_t units, int index, int layers) {
   if (units == 1) return law == SlstmBiasLaw::small_init ? 3 : 5;
@@ -117,7 +114,7 @@ Var SlstmBlock::cell(Tape& tape, const Var& whole, const XlstmPass& pass) const 
   } else {
     cells = slstm_of_documents(tape, gates, *recurrent_, *bias_, pass.documents, options, pass.type);
   }
-  const Var h = group_norm(tape, cells, heads_, *cell_norm_, kSlstmFromOne, kSlstmNormEpsilon, pass.type);
+  const Var h = group_norm(tape, cells, heads_, *cell_norm_, kXlstmNormFromOne, kXlstmNormEpsilon, pass.type);
   return splits_heads_ ? gather_channels(tape, h, tensor_) : h;
 }
 
@@ -127,9 +124,9 @@ Var SlstmBlock::feed_forward(Tape& tape, const Var& n) const {
 }
 
 Var SlstmBlock::forward(Tape& tape, const Var& x, const XlstmPass& pass) const {
-  const Var n = group_norm(tape, x, 1, *norm_, kSlstmFromOne, kSlstmNormEpsilon, pass.type);
+  const Var n = group_norm(tape, x, 1, *norm_, kXlstmNormFromOne, kXlstmNormEpsilon, pass.type);
   const Var stream = residual_add(tape, x, cell(tape, n, pass));
-  const Var next = group_norm(tape, stream, 1, *ffn_norm_, kSlstmFromOne, kSlstmNormEpsilon, pass.type);
+  const Var next = group_norm(tape, stream, 1, *ffn_norm_, kXlstmNormFromOne, kXlstmNormEpsilon, pass.type);
   return residual_add(tape, stream, feed_forward(tape, next));
 }
 

@@ -42,8 +42,7 @@ VisionTransformer::VisionTransformer(const VisionTransformerOptions& options, Pa
   const std::int64_t dim = options.embed_dim;
   const std::int64_t pixels = std::int64_t{options.channels} * options.patch * options.patch;
   const auto add = [&](const char* name, const Shape& shape, const Initializer& law, bool decays) {
-    return &parameters.add(
-        {.name = prefix + name, .shape = shape, .initial = law, .partition = {}, .decays = decays});
+    return &parameters.add({.name = prefix + name, .shape = shape, .initial = law, .decays = decays});
   };
   class_token_ = add("cls_token", {1, 1, dim}, token_law(), true);
   positions_ =

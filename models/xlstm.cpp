@@ -43,7 +43,6 @@ Xlstm::Xlstm(const XlstmOptions& options, Communicator& tensor) : options_(optio
     norm_ = &parameters_.add({.name = names.norm,
                               .shape = {options.channels},
                               .initial = {.law = Initializer::Law::constant, .value = is_large ? 1.0 : 0.0},
-                              .partition = {},
                               .decays = false});
   words.name = "lm_head.weight";
   words.decays = true;

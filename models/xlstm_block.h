@@ -41,6 +41,9 @@ class XlstmBlock {
 std::unique_ptr<XlstmBlock> make_xlstm_block(ParameterSet& parameters, const std::string& prefix,
                                              const XlstmOptions& options, int index, Communicator& tensor);
 
+/// Of the norms in blocks of the paper's variant, whose weights are stored as their distance from 1.
+inline constexpr float kXlstmNormEpsilon = 1e-5f, kXlstmNormFromOne = 1;
+
 /// The layers' usual laws: small(d) = N(0, 2 / (5·d)), wang(d, n) = N(0, (2 / (n·√d))²).
 Initializer small_law(std::int64_t channels);
 Initializer wang_law(std::int64_t channels, int layers);

@@ -52,17 +52,10 @@ ValueHead ValueHead::add(ParameterSet& parameters, const std::string& name, std:
                          double learning_rate_scale) {
   ValueHead head;
   if (channels > 0)
-    head.weight = &parameters.add({.name = name + ".weight",
-                                   .shape = {1, channels},
-                                   .initial = {},
-                                   .partition = {},
-                                   .learning_rate_scale = learning_rate_scale});
-  head.bias = &parameters.add({.name = name + ".bias",
-                               .shape = {1},
-                               .initial = {},
-                               .partition = {},
-                               .decays = false,
-                               .learning_rate_scale = learning_rate_scale});
+    head.weight = &parameters.add(
+        {.name = name + ".weight", .shape = {1, channels}, .learning_rate_scale = learning_rate_scale});
+  head.bias = &parameters.add(
+      {.name = name + ".bias", .shape = {1}, .decays = false, .learning_rate_scale = learning_rate_scale});
   return head;
 }
 

@@ -28,8 +28,8 @@ struct Initializer {
 struct ParameterOptions {
   std::string name;  ///< published name, unique in its set
   Shape shape;       ///< of the whole tensor
-  Initializer initial;
-  Partition partition;
+  Initializer initial = {};
+  Partition partition = {};
   bool decays = true;              ///< takes part in weight decay
   double learning_rate_scale = 1;  ///< multiplies the optimiser's learning rate
 };

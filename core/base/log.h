@@ -8,10 +8,9 @@
 
 namespace bireme {
 
-/**
- * Lines of the log, formatted by fmt. spdlog's own formatting is compiled anew wherever it is called, which
- * takes seconds a file; this goes through the library's compiled code.
- */
+// Lines of the log, formatted by fmt. spdlog's own formatting is compiled anew wherever it is called, which
+// takes seconds a file; this goes through the library's compiled code.
+
 template <typename... Arguments>
 void log_info(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
   spdlog::info(std::string_view(fmt::format(format, std::forward<Arguments>(arguments)...)));

@@ -10,12 +10,6 @@ namespace bireme {
 
 namespace fs = std::filesystem;
 
-namespace {
-
-constexpr std::size_t kShownBadAnswers = 10;
-
-}  // namespace
-
 AnswerLines::AnswerLines(Options options) : options_(std::move(options)) {
   for (const fs::path& path : options_.inputs) {
     std::error_code failure;
@@ -40,7 +34,7 @@ void AnswerLines::refuse(const std::string& what, const std::string& place) {
   if (!options_.skip_bad)
     throw Error(ErrorKind::data, what, place, "mend the line, or leave such lines out with --skip-bad");
   ++bad_lines_;
-  if (first_bad_lines_.size() < kShownBadAnswers)
+  if (first_bad_lines_.size() < kShownBadLines)
     first_bad_lines_.push_back(fmt::format("{}: {}", place, what));
 }
 

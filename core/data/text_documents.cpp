@@ -16,7 +16,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t kMaxDocumentBytes = 1 << 30;
-constexpr std::size_t kShownBadLines = 10;
 
 /// ".txt" or ".jsonl", without the ".gz" behind it.
 std::string kind_of(fs::path path) {

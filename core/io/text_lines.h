@@ -9,6 +9,9 @@
 
 namespace bireme {
 
+/// Of lines that cannot be used, reports count all and name this many.
+inline constexpr std::size_t kShownBadLines = 10;
+
 /// The lines of a text file, plain or gzip, with what an error message needs to name them. A byte-order mark
 /// of UTF-8 at the front is left out. @throws Error (data) naming the file, also for a line beyond 1 GiB
 class TextLines {

@@ -8,6 +8,7 @@
 #include "core/base/error.h"
 #include "core/base/json.h"
 #include "core/text/split_pattern.h"
+#include "core/text/tokenizer_files.h"
 
 namespace bireme {
 
@@ -15,7 +16,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::int64_t kMostIds = 1 << 22;
 constexpr int kMostLevels = 64;
 
 /// One section of the file at a time; each takes what it knows and refuses the rest.
@@ -61,8 +61,8 @@ class Parser {
                : std::string();
   }
   std::int32_t token_id(const Json& value, const std::string& token) const {
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= static_cast<std::uint64_t>(kMostIds))
-      fail(fmt::format("the id of `{}` is not a number below {}", token, kMostIds));
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= kMostTokenIds)
+      fail(fmt::format("the id of `{}` is not a number below {}", token, kMostTokenIds));
     return value.get<std::int32_t>();
   }
 

@@ -13,8 +13,6 @@ namespace bireme {
 
 namespace {
 
-constexpr std::int32_t kMostRwkvIds = 1 << 22;
-
 struct VocabularyLine {
   std::int32_t id = 0;
   std::string bytes, literal;
@@ -37,7 +35,7 @@ VocabularyLine parse_line(std::string_view line, const std::string& where) {
   VocabularyLine entry;
   const std::optional<std::int32_t> id = parse_count(line.substr(0, first)),
                                     length = parse_count(line.substr(last + 1));
-  if (!id || *id >= kMostRwkvIds) throw error(fmt::format("`{}` is not a token id", line.substr(0, first)));
+  if (!id || *id >= kMostTokenIds) throw error(fmt::format("`{}` is not a token id", line.substr(0, first)));
   if (*id == 0) throw error("gives id 0, which is the document end, to a text");
   if (!length) throw error(fmt::format("`{}` is not a number of bytes", line.substr(last + 1)));
   entry.id = *id;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -15,6 +16,9 @@ std::shared_ptr<const Tokenizer> make_byte_tokenizer();
 std::shared_ptr<const Tokenizer> open_sentencepiece(const std::filesystem::path& model);
 std::shared_ptr<const Tokenizer> open_byte_pair(const std::filesystem::path& json);
 std::shared_ptr<const Tokenizer> open_rwkv_vocabulary(const std::filesystem::path& text);
+
+/// A vocabulary with an id of this size or above is taken for a damaged one.
+inline constexpr std::int32_t kMostTokenIds = 1 << 22;
 
 /// The names under which save() writes the files, and a folder is searched for them.
 namespace tokenizer_names {

@@ -101,9 +101,8 @@ TEST_P(BlockLinear, HasTheSameBitsOnAnyNumberOfThreads) {
 TEST_P(BlockLinear, BlocksOfFourEqualTheDenseLayerWithZerosElsewhere) {
   const std::int64_t blocks = 6, channels = 24;
   ParameterSet p;
-  Parameter& small = p.add(
-      {.name = "s", .shape = {blocks, 4, 4}, .initial = {Initializer::Law::normal, 1}, .partition = {}});
-  Parameter& dense = p.add({.name = "d", .shape = {channels, channels}, .initial = {}, .partition = {}});
+  Parameter& small = p.add({.name = "s", .shape = {blocks, 4, 4}, .initial = {Initializer::Law::normal, 1}});
+  Parameter& dense = p.add({.name = "d", .shape = {channels, channels}});
   p.build(memory(), {});
   p.initialize(1);
   const Tensor wide(host(), dense.shape(), DType::f32), blocks_of_four = on_host(small.value());

@@ -55,10 +55,8 @@ TEST_P(CausalConvolution, HasTheSameBitsOnAnyNumberOfThreads) {
 TEST_P(CausalConvolution, MayBeCutAnywhereAndDocumentsDoNotSeeEachOther) {
   const std::int64_t T = 9, C = 6;
   ParameterSet p;
-  Parameter& w =
-      p.add({.name = "w", .shape = {C, 1, 4}, .initial = {Initializer::Law::normal, 1}, .partition = {}});
-  Parameter& b =
-      p.add({.name = "b", .shape = {C}, .initial = {Initializer::Law::normal, 1}, .partition = {}});
+  Parameter& w = p.add({.name = "w", .shape = {C, 1, 4}, .initial = {Initializer::Law::normal, 1}});
+  Parameter& b = p.add({.name = "b", .shape = {C}, .initial = {Initializer::Law::normal, 1}});
   p.build(memory(), {.master = DType::f64});
   p.initialize(1);
   const Tensor x = random_normal({T, C});

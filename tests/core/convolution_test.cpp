@@ -38,7 +38,7 @@ TEST_P(Convolution, PatchesHoldTheirPixelsByChannelRowAndColumn) {
   // row is left out.
   const Tensor picture(host(), {1, 2, 5, 4}, DType::f32);
   for (std::int64_t i = 0; i < 40; ++i)
-    picture.data<float>()[i] = static_cast<float>(i / 20 * 100 + i % 20 / 4 * 10 + i % 4);
+    picture.data<float>()[i] = static_cast<float>(100 * (i / 20) + 10 * (i % 20 / 4) + i % 4);
   Tape tape(backend(), Tape::Mode::inference);
   const Tensor y = on_host(extract_patches(tape, {Var(here(picture))}, 2, DType::f32).value());
   EXPECT_EQ(y.shape(), (Shape{4, 8}));

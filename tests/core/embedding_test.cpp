@@ -95,7 +95,7 @@ TEST_P(Embedding, PositionsMatchTheReferenceAtEverySize) {
   // fixture's.
   const Golden golden("vision/vit_interpolated.h5");
   ParameterSet p;
-  Parameter& positions = p.add({.name = "pos_embed", .shape = {1, 17, 36}, .initial = {}, .partition = {}});
+  Parameter& positions = p.add({.name = "pos_embed", .shape = {1, 17, 36}});
   p.build(memory(), {});
   copy(golden.tensor("weights/pos_embed"), positions.value());
   for (const std::string& name : golden.members("outputs")) {
@@ -113,7 +113,7 @@ TEST_P(Embedding, PositionsMatchTheReferenceAtEverySize) {
 TEST_P(Embedding, TheSizeRuleSamplesAtTheRatioOfTheSizes) {
   // Enlarged twice, output row 0 lies at -1/4 of the grid: taps -2 … 1, clamped, with the weights of t = 3/4.
   ParameterSet p;
-  Parameter& positions = p.add({.name = "positions", .shape = {1, 5, 1}, .initial = {}, .partition = {}});
+  Parameter& positions = p.add({.name = "positions", .shape = {1, 5, 1}});
   p.build(memory(), {.master = DType::f64});
   const double grid[] = {9, 0, 0, 1, 1};  // class token, then rows (0, 0) and (1, 1)
   const Tensor values(host(), {1, 5, 1}, DType::f64);
@@ -173,9 +173,9 @@ TEST_P(Embedding, AParameterUsedAsAValueGetsItsGradientFromEveryUse) {
 
 TEST_P(Embedding, NamesWhatDoesNotFit) {
   ParameterSet p;
-  Parameter& positions = p.add({.name = "pos_embed", .shape = {1, 17, 4}, .initial = {}, .partition = {}});
-  Parameter& uneven = p.add({.name = "uneven", .shape = {1, 16, 4}, .initial = {}, .partition = {}});
-  Parameter& token = p.add({.name = "cls_token", .shape = {1, 1, 4}, .initial = {}, .partition = {}});
+  Parameter& positions = p.add({.name = "pos_embed", .shape = {1, 17, 4}});
+  Parameter& uneven = p.add({.name = "uneven", .shape = {1, 16, 4}});
+  Parameter& token = p.add({.name = "cls_token", .shape = {1, 1, 4}});
   p.build(memory(), {});
   Tape tape(backend());
   const auto official = PositionRule::official;

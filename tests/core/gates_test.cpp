@@ -64,7 +64,7 @@ TEST_P(Gates, ActivationsHaveTheirValues) {
 TEST_P(Gates, LargeInputsNeitherOverflowNorBecomeNan) {
   const Tensor x(memory(), {1, 2}, DType::f32), skip_of(memory(), {1, 1}, DType::f32);
   ParameterSet p;
-  Parameter& skip = p.add({.name = "s", .shape = {1}, .initial = {}, .partition = {}});
+  Parameter& skip = p.add({.name = "s", .shape = {1}});
   p.build(memory(), {});
   fill(skip.value(), 0);
   fill(skip_of, 1);

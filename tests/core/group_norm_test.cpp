@@ -36,9 +36,9 @@ TEST_P(GroupNorm, WithOneGroupIsALayerNormAndEachGroupIsNormedAlone) {
   const Tensor x = here(random_normal({2, 24})), zero = random_normal({24}, {.deviation = 0}),
                gain = random_normal({24}, {.mean = 1});
   ParameterSet p;
-  Parameter& g = p.add({.name = "g", .shape = {24}, .initial = {}, .partition = {}});
-  Parameter& part = p.add({.name = "part", .shape = {8}, .initial = {}, .partition = {}});
-  Parameter& b = p.add({.name = "b", .shape = {24}, .initial = {}, .partition = {}});
+  Parameter& g = p.add({.name = "g", .shape = {24}});
+  Parameter& part = p.add({.name = "part", .shape = {8}});
+  Parameter& b = p.add({.name = "b", .shape = {24}});
   p.build(memory(), {.master = DType::f64});
   copy(gain, g.value());
   copy(zero, b.value());

@@ -20,10 +20,7 @@ Tensor initialized(const ParameterOptions& options, std::uint64_t seed = 1) {
 }
 
 ParameterOptions orthogonal(const Shape& shape, double gain) {
-  return {.name = "w",
-          .shape = shape,
-          .initial = {.law = Initializer::Law::orthogonal, .value = gain},
-          .partition = {}};
+  return {.name = "w", .shape = shape, .initial = {.law = Initializer::Law::orthogonal, .value = gain}};
 }
 
 /// The product of rows (or columns) i and j of a matrix.
@@ -67,10 +64,8 @@ TEST(Initialize, OrthogonalMatricesAreTheQOfTheirDraws) {
 TEST(Initialize, EveryRankHoldsItsPartOfTheSameWhole) {
   std::vector<double> values;
   for (int i = 0; i < 24; ++i) values.push_back(i * i);
-  ParameterOptions given = {.name = "v",
-                            .shape = {24},
-                            .initial = {.law = Initializer::Law::given, .value = 0, .values = values},
-                            .partition = {}};
+  ParameterOptions given = {
+      .name = "v", .shape = {24}, .initial = {.law = Initializer::Law::given, .value = 0, .values = values}};
   for (ParameterOptions options : {orthogonal({12, 8}, 1), given}) {
     const Tensor whole = initialized(options);
     for (int axis = 0; axis < options.shape.rank(); ++axis)
@@ -85,10 +80,10 @@ TEST(Initialize, EveryRankHoldsItsPartOfTheSameWhole) {
 }
 
 TEST(Initialize, GivenValuesArriveAsTheyAre) {
-  const Tensor v = initialized({.name = "v",
-                                .shape = {3},
-                                .initial = {.law = Initializer::Law::given, .value = 0, .values = {1, -2, 5}},
-                                .partition = {}});
+  const Tensor v =
+      initialized({.name = "v",
+                   .shape = {3},
+                   .initial = {.law = Initializer::Law::given, .value = 0, .values = {1, -2, 5}}});
   EXPECT_EQ(v.data<double>()[0], 1);
   EXPECT_EQ(v.data<double>()[1], -2);
   EXPECT_EQ(v.data<double>()[2], 5);

@@ -84,8 +84,8 @@ TEST_P(Linear, ARowDoesNotDependOnHowManyAreWithIt) {
   constexpr std::int64_t kIn = 77, kOut = 43;
   for (const DType type : {DType::f32, DType::bf16}) {
     ParameterSet p;
-    Parameter& weight = p.add({.name = "w", .shape = {kOut, kIn}, .initial = {}, .partition = {}});
-    Parameter& bias = p.add({.name = "b", .shape = {kOut}, .initial = {}, .partition = {}});
+    Parameter& weight = p.add({.name = "w", .shape = {kOut, kIn}});
+    Parameter& bias = p.add({.name = "b", .shape = {kOut}});
     p.build(memory(), {.gradients = false, .bf16_copy = true});
     copy(random_normal({kOut, kIn}, {.seed = 2}), weight.value());
     copy(random_normal({kOut}, {.seed = 3}), bias.value());
@@ -105,7 +105,7 @@ TEST_P(Linear, ARowDoesNotDependOnHowManyAreWithIt) {
 
 TEST_P(Linear, NamesBothShapesWhenTheWeightDoesNotFit) {
   ParameterSet parameters;
-  Parameter& weight = parameters.add({.name = "fc.weight", .shape = {4, 6}, .initial = {}, .partition = {}});
+  Parameter& weight = parameters.add({.name = "fc.weight", .shape = {4, 6}});
   parameters.build(memory(), {});
   Tape tape(backend());
   const Var x(Tensor(memory(), {2, 5}, DType::f32));

@@ -141,10 +141,8 @@ TEST_P(Norm, LayerNormIsExactAtALargeMean) {
 
 TEST_P(Norm, LayerNormHasTheMeanAndDeviationOfItsParameters) {
   ParameterSet p;
-  Parameter& gain =
-      p.add({.name = "gain", .shape = {64}, .initial = {Initializer::Law::constant, 2}, .partition = {}});
-  Parameter& bias =
-      p.add({.name = "bias", .shape = {64}, .initial = {Initializer::Law::constant, 3}, .partition = {}});
+  Parameter& gain = p.add({.name = "gain", .shape = {64}, .initial = {Initializer::Law::constant, 2}});
+  Parameter& bias = p.add({.name = "bias", .shape = {64}, .initial = {Initializer::Law::constant, 3}});
   p.build(memory(), {.master = DType::f64});
   p.initialize(1);
   Tape tape(backend());
@@ -206,9 +204,8 @@ TEST_P(Norm, ResidualNormEqualsResidualAddThenLayerNorm) {
 TEST_P(Norm, ResidualNormLeavesAGradientThatOthersHoldUntouched) {
   // The seed of backward is held by this test while the op adds the norm's part to it.
   ParameterSet p;
-  Parameter& gain =
-      p.add({.name = "gain", .shape = {8}, .initial = {Initializer::Law::constant, 1}, .partition = {}});
-  Parameter& bias = p.add({.name = "bias", .shape = {8}, .initial = {}, .partition = {}});
+  Parameter& gain = p.add({.name = "gain", .shape = {8}, .initial = {Initializer::Law::constant, 1}});
+  Parameter& bias = p.add({.name = "bias", .shape = {8}});
   p.build(memory(), {});
   p.initialize(1);
   Tape tape(backend());
@@ -238,7 +235,7 @@ TEST_P(Norm, RmsNormMatchesTheReference) {
   const Tensor x = golden.tensor("rms_norm/inputs/x");
   for (const DType type : {DType::f64, DType::f32}) {
     ParameterSet p;
-    Parameter& gain = p.add({.name = "gain", .shape = {x.channels()}, .initial = {}, .partition = {}});
+    Parameter& gain = p.add({.name = "gain", .shape = {x.channels()}});
     p.build(memory(), {.master = type});
     copy(golden.tensor("rms_norm/inputs/weight"), gain.value());
     p.begin_gradients();
@@ -258,7 +255,7 @@ TEST_P(Norm, RmsNormInBf16RoundsBeforeTheGain) {
   // x · r = 1.00390625 lies half-way between two bf16 numbers and rounds to 1; times 1.0078125 that stays
   // exact. Rounding once, after the gain, would give 1.015625.
   ParameterSet p;
-  Parameter& gain = p.add({.name = "gain", .shape = {2}, .initial = {}, .partition = {}});
+  Parameter& gain = p.add({.name = "gain", .shape = {2}});
   p.build(memory(), {});
   fill(gain.value(), 1.0078125);
   const Tensor x(host(), {1, 2}, DType::f32);
@@ -326,10 +323,8 @@ TEST_P(Norm, WeightNormGradientsMatchCentralDifferences) {
 
 TEST_P(Norm, AFixedMagnitudeGetsNoGradientAndTheDirectionStillDoes) {
   ParameterSet p;
-  Parameter& v =
-      p.add({.name = "v", .shape = {4, 6}, .initial = {Initializer::Law::normal, 1}, .partition = {}});
-  Parameter& g =
-      p.add({.name = "g", .shape = {4, 1}, .initial = {Initializer::Law::constant, 1}, .partition = {}});
+  Parameter& v = p.add({.name = "v", .shape = {4, 6}, .initial = {Initializer::Law::normal, 1}});
+  Parameter& g = p.add({.name = "g", .shape = {4, 1}, .initial = {Initializer::Law::constant, 1}});
   p.build(memory(), {});
   p.initialize(1);
   g.set_trainable(false);
@@ -353,9 +348,8 @@ TEST_P(Norm, BatchNormGradientsMatchCentralDifferences) {
 
 TEST_P(Norm, BatchNormMovesTheRunningStatisticsTowardsMeanAndUnbiasedVariance) {
   ParameterSet p;
-  Parameter& gain =
-      p.add({.name = "gain", .shape = {1}, .initial = {Initializer::Law::constant, 1}, .partition = {}});
-  Parameter& bias = p.add({.name = "bias", .shape = {1}, .initial = {}, .partition = {}});
+  Parameter& gain = p.add({.name = "gain", .shape = {1}, .initial = {Initializer::Law::constant, 1}});
+  Parameter& bias = p.add({.name = "bias", .shape = {1}});
   p.build(memory(), {});
   p.initialize(1);
   const Tensor x(host(), {3, 1}, DType::f32);

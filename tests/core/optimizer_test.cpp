@@ -71,7 +71,6 @@ class Optimizer : public DeviceTest {
       parameters_.add({.name = "p" + std::to_string(size),
                        .shape = {size},
                        .initial = {Initializer::Law::normal, 1},
-                       .partition = {},
                        .decays = size != 3});
     }
     parameters_.build(memory(), {.bf16_copy = true});
@@ -117,11 +116,7 @@ TEST_P(Optimizer, FollowsTheFormulaAndCountsStepsForEachParameter) {
 TEST_P(Optimizer, EachParameterHasItsShareOfTheLearningRate) {
   ParameterSet scaled;
   for (const double scale : {1.0, 3.0})
-    scaled.add({.name = std::to_string(scale),
-                .shape = {1},
-                .initial = {},
-                .partition = {},
-                .learning_rate_scale = scale});
+    scaled.add({.name = std::to_string(scale), .shape = {1}, .learning_rate_scale = scale});
   scaled.build(memory(), {});
   for (std::size_t i = 0; i < 2; ++i) fill(scaled[i].gradient(), 5);
   AdamWOptimizer adamw(backend(), scaled, {}, 0, scaled.flat_values().elements());
@@ -133,11 +128,8 @@ TEST_P(Optimizer, EachParameterHasItsShareOfTheLearningRate) {
 TEST_P(Optimizer, SharesOfTheBuffersMakeTheSameStep) {
   ParameterSet other;
   for (std::size_t i = 0; i < parameters_.size(); ++i)
-    other.add({.name = parameters_[i].name(),
-               .shape = parameters_[i].shape(),
-               .initial = {},
-               .partition = {},
-               .decays = parameters_[i].decays()});
+    other.add(
+        {.name = parameters_[i].name(), .shape = parameters_[i].shape(), .decays = parameters_[i].decays()});
   other.build(memory(), {.bf16_copy = true});
   other.copy_from(parameters_);
   copy(parameters_.flat_gradients(), other.flat_gradients());

@@ -36,8 +36,8 @@ class Slstm : public DeviceTest {
     };
     const std::int64_t B = number("batch"), T = number("time"), H = number("heads"), D = number("head_dim");
     ParameterSet p;
-    Parameter& r = p.add({.name = "r", .shape = {H, 4 * D, D}, .initial = {}, .partition = {}});
-    Parameter& b = p.add({.name = "b", .shape = {4 * H * D}, .initial = {}, .partition = {}});
+    Parameter& r = p.add({.name = "r", .shape = {H, 4 * D, D}});
+    Parameter& b = p.add({.name = "b", .shape = {4 * H * D}});
     p.build(m, {.master = type});
     copy(golden.tensor("weights_vanilla/_recurrent_kernel_"), r.value());
     copy(golden.tensor("weights_vanilla/_bias_"), b.value());
@@ -161,10 +161,8 @@ TEST_P(Slstm, HasTheSameBitsOnAnyNumberOfThreads) {
 TEST_P(Slstm, MayBeCutAnywhereAndDocumentsGiveWhatTheyGiveAlone) {
   const std::int64_t T = 20, H = 2, D = 5;
   ParameterSet p;
-  Parameter& r = p.add(
-      {.name = "r", .shape = {H, 4 * D, D}, .initial = {Initializer::Law::normal, 0.5}, .partition = {}});
-  Parameter& b =
-      p.add({.name = "b", .shape = {4 * H * D}, .initial = {Initializer::Law::normal, 1}, .partition = {}});
+  Parameter& r = p.add({.name = "r", .shape = {H, 4 * D, D}, .initial = {Initializer::Law::normal, 0.5}});
+  Parameter& b = p.add({.name = "b", .shape = {4 * H * D}, .initial = {Initializer::Law::normal, 1}});
   p.build(memory(), {.master = DType::f64});
   p.initialize(3);
   Tape tape(backend(), Tape::Mode::inference);

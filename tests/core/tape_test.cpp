@@ -59,8 +59,7 @@ class TapeTest : public ::testing::Test {
     for (int i = 0; i < parameters; ++i)
       parameters_.add({.name = std::string(1, static_cast<char>('a' + i)),
                        .shape = {1},
-                       .initial = {Initializer::Law::constant, 2.0 + i},
-                       .partition = {}});
+                       .initial = {Initializer::Law::constant, 2.0 + i}});
     parameters_.build(memory(), {.master = DType::f64});
     parameters_.initialize(1);
     parameters_.begin_gradients();

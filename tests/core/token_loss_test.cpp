@@ -87,8 +87,7 @@ TEST_P(TokenLossOp, SlicesMakeUpTheWhole) {
 TEST_P(TokenLossOp, LogProbabilitiesAreThoseOfTheTargets) {
   const LossSizes sizes{8, 12, 4};
   ParameterSet p;
-  Parameter& weight =
-      p.add({.name = "w", .shape = {12, 4}, .initial = {Initializer::Law::normal, 1}, .partition = {}});
+  Parameter& weight = p.add({.name = "w", .shape = {12, 4}, .initial = {Initializer::Law::normal, 1}});
   p.build(memory(), {.master = DType::f64});
   p.initialize(1);
   Tape tape(backend(), Tape::Mode::inference);
@@ -124,7 +123,7 @@ TEST_P(TokenLossOp, L2WrapMatchesTheReferenceAndScalesLikeTheLoss) {
   const std::int64_t classes = logits.channels(), rows = logits.rows();
   const auto gradient = [&](DType type, double l2_wrap, double factor, double* loss) {
     ParameterSet p;  // the unit matrix: logits are what goes in
-    Parameter& weight = p.add({.name = "w", .shape = {classes, classes}, .initial = {}, .partition = {}});
+    Parameter& weight = p.add({.name = "w", .shape = {classes, classes}});
     p.build(memory(), {.master = type});
     const Tensor unit(host(), {classes, classes}, DType::f64);
     fill(unit, 0);

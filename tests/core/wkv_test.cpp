@@ -131,8 +131,8 @@ class Wkv : public DeviceTest {
   }
 
   void add_parameters(ParameterSet& p, const Tensor& time_decay, const Tensor& time_first, DType type) {
-    p.add({.name = "decay", .shape = time_decay.shape(), .initial = {}, .partition = {}});
-    p.add({.name = "first", .shape = time_first.shape(), .initial = {}, .partition = {}});
+    p.add({.name = "decay", .shape = time_decay.shape()});
+    p.add({.name = "first", .shape = time_first.shape()});
     p.build(memory(), {.master = type});
     copy(time_decay, p[0].value());
     copy(time_first, p[1].value());

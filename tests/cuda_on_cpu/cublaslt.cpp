@@ -104,7 +104,7 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t description,
                                               std::size_t bytes) {
   const auto set = [&](auto& member) {
     if (bytes != sizeof member) return CUBLAS_STATUS_INVALID_VALUE;
-    std::memcpy(&member, value, bytes);
+    std::memcpy(static_cast<void*>(&member), value, bytes);
     return CUBLAS_STATUS_SUCCESS;
   };
   switch (what) {

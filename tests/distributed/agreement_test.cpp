@@ -12,8 +12,9 @@ namespace {
 
 TEST(Agreement, EveryRankGetsTheTextsOfAll) {
   test::run_on_ranks(3, [](Communicator& world) {
-    const std::string own(static_cast<std::size_t>(world.rank() * 2), 'x');  // rank 0: an empty text
-    EXPECT_EQ(gather_or_fail(world, [&] { return own; }), (std::vector<std::string>{"", "xx", "xxxx"}));
+    const auto length = static_cast<std::size_t>(world.rank()) * 2;  // rank 0: an empty text
+    EXPECT_EQ(gather_or_fail(world, [&] { return std::string(length, 'x'); }),
+              (std::vector<std::string>{"", "xx", "xxxx"}));
     EXPECT_EQ(run_on_first(world, [&] { return "from rank " + std::to_string(world.rank()); }),
               "from rank 0");
   });

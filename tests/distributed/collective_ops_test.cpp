@@ -59,10 +59,8 @@ TEST(CollectiveOps, CopyToOfAParameterSumsItsGradient) {
     const auto memory = make_host_memory();
     const auto backend = make_cpu_backend(memory);
     ParameterSet parameters;
-    Parameter& p = parameters.add({.name = "p",
-                                   .shape = {2, 3},
-                                   .initial = {.law = Initializer::Law::constant, .value = 7},
-                                   .partition = {}});
+    Parameter& p = parameters.add(
+        {.name = "p", .shape = {2, 3}, .initial = {.law = Initializer::Law::constant, .value = 7}});
     parameters.build(*memory, {});
     parameters.initialize(1);
     parameters.begin_gradients();

@@ -110,7 +110,8 @@ TEST(Communicator, SumsHaveTheSameBitsOnAllRanksAndInEveryRepeat) {
       const Tensor tensor = values_of_rank<float>(*memory, world.rank(), kSize);
       world.all_reduce(tensor, Reduce::sum).wait();
       const auto values = tensor.values<float>();
-      results[static_cast<std::size_t>(repeat * kRanks + world.rank())].assign(values.begin(), values.end());
+      results[static_cast<std::size_t>(repeat) * kRanks + static_cast<std::size_t>(world.rank())].assign(
+          values.begin(), values.end());
     }
   });
   // The promised order: ((rank 0 + rank 1) + rank 2) + rank 3.
@@ -122,7 +123,7 @@ TEST(Communicator, SumsHaveTheSameBitsOnAllRanksAndInEveryRepeat) {
   }
   for (const auto& result : results) {
     ASSERT_EQ(result.size(), expected.size());
-    EXPECT_EQ(std::memcmp(result.data(), expected.data(), kSize * sizeof(float)), 0);
+    EXPECT_EQ(result, expected);
   }
 }
 

@@ -120,10 +120,11 @@ TEST(Plot, PropagationPictureMarksTheSubjectAndHasTheLimitsOfItsRuns) {
   PropagationPicture picture{
       .trace = trace, .tokens = {"The", "'s", "x"}, .subject_begin = 1, .subject_end = 2, .answer = "Paris"};
   const std::string script = propagation_script(picture, "a.svg");
+  const char* const label_of_subject =
+      "set label '\u2019s' at first 1,graph 0 offset 0,-0.6 right rotate by 55 noenhanced "
+      "textcolor rgb '#aa3377'";
   for (const char* part :
-       {"0 1 0.05\n", "2 2 0.3\n", "set cbrange [0.01:0.5]", "0.500 in the clean run",
-        "set label '\u2019s' at first 1,graph 0 offset 0,-0.6 right rotate by 55 noenhanced "
-        "textcolor rgb '#aa3377'"})
+       {"0 1 0.05\n", "2 2 0.3\n", "set cbrange [0.01:0.5]", "0.500 in the clean run", label_of_subject})
     EXPECT_NE(script.find(part), std::string::npos) << part << " in:\n" << script;
   // Noise that does no harm: the colours take in what there is.
   trace.corrupted_probability = 0.6;

@@ -36,8 +36,8 @@ Drawn draw(std::int64_t count, std::uint64_t seed) {
 GradientVariance measure(Communicator& world, const Drawn& drawn) {
   const Mesh mesh(world, 1);
   ParameterSet parameters;
-  Parameter& weight = parameters.add({.name = "weight", .shape = {kEntries}, .initial = {}, .partition = {}});
-  Parameter& unreached = parameters.add({.name = "unreached", .shape = {2}, .initial = {}, .partition = {}});
+  Parameter& weight = parameters.add({.name = "weight", .shape = {kEntries}});
+  Parameter& unreached = parameters.add({.name = "unreached", .shape = {2}});
   parameters.build(*make_host_memory(), {});
   fill(unreached.gradient(), 1000);  // left there by the step
   std::vector<std::size_t> own;

@@ -30,8 +30,7 @@ class JudgeObjectives : public testing::TestWithParam<const char*> {
                                      *single_);
     head_ = &parameters().add({.name = "score.weight",
                                .shape = {1, kChannels},
-                               .initial = {.law = Initializer::Law::normal, .value = 0.3},
-                               .partition = {}});
+                               .initial = {.law = Initializer::Law::normal, .value = 0.3}});
     published_->build(*memory_, {.master = DType::f64, .gradients = true});
     parameters().initialize(3);
     objective_ = std::make_unique<JudgeObjective>(JudgeObjective::Options{.type = DType::f64, .centre = 0.05},
@@ -136,7 +135,7 @@ TEST_P(JudgeObjectives, AHeadBesideTheModelIsNoPartOfItsFolder) {
   const std::unique_ptr<PublishedLanguageModel> model = make_language_model(
       {.type = GetParam(), .vocabulary = 257, .channels = 32, .layers = 2, .heads = 4, .context = 256},
       *single_);
-  model->model().parameters().add({.name = "score.weight", .shape = {1, 32}, .initial = {}, .partition = {}});
+  model->model().parameters().add({.name = "score.weight", .shape = {1, 32}});
   model->build(*memory_, {});
   model->import(folder);
   const ParameterSet &own = plain.published->model().parameters(), &taken = model->model().parameters();

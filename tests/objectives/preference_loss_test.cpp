@@ -43,7 +43,7 @@ void expect_golden_pairs(const std::string& file, const PreferenceLoss& loss, do
   const Golden golden("alignment/" + file);
   const std::vector<Answer> answers = golden_pairs(golden);
   std::vector<double> slopes(answers.size());
-  const auto pairs = static_cast<double>(answers.size() / 2);
+  const auto pairs = static_cast<double>(answers.size()) / 2;
   expect_numbers({scale * loss.evaluate(answers, slopes) / pairs}, golden, "outputs/loss");
   std::vector<double> chosen, rejected, losses;
   for (std::size_t i = 0; i < answers.size(); i += 2) {

@@ -26,8 +26,7 @@ namespace {
 class GivenLogits final : public LanguageModel {
  public:
   GivenLogits(Memory& memory, Communicator& single, std::int64_t vocabulary)
-      : head_(parameters_,
-              {.weight = {.name = "head", .vocabulary = vocabulary, .channels = vocabulary, .initial = {}}},
+      : head_(parameters_, {.weight = {.name = "head", .vocabulary = vocabulary, .channels = vocabulary}},
               single) {
     parameters_.build(memory, {});
     fill(parameters_[0].value(), 0);

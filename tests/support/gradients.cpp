@@ -24,8 +24,7 @@ class Instance {
     for (const OpInput& input : op.inputs)
       inputs_.push_back(convert(backend.memory(), input.value, input.is_residual ? master : type));
     for (std::size_t i = 0; i < op.parameters.size(); ++i)
-      parameters_.add(
-          {.name = fmt::format("p{}", i), .shape = op.parameters[i].shape(), .initial = {}, .partition = {}});
+      parameters_.add({.name = fmt::format("p{}", i), .shape = op.parameters[i].shape()});
     parameters_.build(backend.memory(),
                       {.master = master, .gradients = true, .bf16_copy = type == DType::bf16});
     for (std::size_t i = 0; i < op.parameters.size(); ++i) copy(op.parameters[i], parameters_[i].value());

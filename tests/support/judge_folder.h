@@ -16,7 +16,7 @@ inline std::filesystem::path make_judge(const AnswerFixture& fixture, const std:
   const std::filesystem::path folder = fixture.exported(name);
   const std::int64_t channels = fixture.published->model().channels();
   ParameterSet head;
-  head.add({.name = "score.weight", .shape = {1, channels}, .initial = {}, .partition = {}});
+  head.add({.name = "score.weight", .shape = {1, channels}});
   head.build(*fixture.memory, {.gradients = false});
   for (std::int64_t c = 0; c < channels; ++c)
     head[0].value().data<float>()[c] = static_cast<float>(sign * judge_weight(static_cast<int>(c)));
