@@ -165,7 +165,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                               cudaStream_t stream) {
   const bool add =
       description->is_double ? *static_cast<const double*>(beta) != 0 : *static_cast<const float*>(beta) != 0;
-  cuda_on_cpu::enqueue(stream, [=, p = *description, la = *a_layout, lb = *b_layout, lc = *c_layout] {
+  const auto& [type_a, rows_a, columns_a, leading_a] = *a_layout;
+  const auto& [type_c, rows_c, columns_c, leading_c] = *c_layout;
+  const cuda_on_cpu::What what{
+      "product", cuda_on_cpu::hash(description->operation_a, description->operation_b, description->epilogue,
+                                   type_a, rows_a, columns_a, type_c, rows_c, columns_c)};
+  cuda_on_cpu::enqueue(stream, what, [=, p = *description, la = *a_layout, lb = *b_layout, lc = *c_layout] {
     ++cuda_on_cpu::launches().products;
     const cuda_on_cpu::ClosedHost closed;
     const Reader ra{a, la.type}, rb{b, lb.type}, rc{c, lc.type};

@@ -96,8 +96,11 @@ bool is_aligned(const void* address) { return reinterpret_cast<std::uintptr_t>(a
 
 /// Queues a call whose addresses cuDNN would take.
 template <class Work>
-void enqueue_call(DeviceMemory& memory, bool aligned, const Work& work) {
-  cuda_on_cpu::enqueue(memory.stream(), [aligned, work] {
+void enqueue_call(DeviceMemory& memory, const char* name, const PackedAttention& s, bool aligned,
+                  const Work& work) {
+  const cuda_on_cpu::What what{
+      name, cuda_on_cpu::hash(s.sequences, s.length, s.queries, s.keys, s.dimension, s.is_causal)};
+  cuda_on_cpu::enqueue(memory.stream(), what, [aligned, work] {
     if (!aligned) throw cuda_on_cpu::Violation("cuDNN was given an address that 16 does not divide");
     ++cuda_on_cpu::launches().products;
     work();
@@ -117,11 +120,13 @@ bool CudnnAttention::supports(const PackedAttention& s, bool trains) {
 }
 
 void CudnnAttention::forward(const PackedAttention& shape, const bf16* qkv, bf16* y, float* log_sum) {
-  enqueue_call(memory_, is_aligned(qkv) && is_aligned(y), [=] { run_forward(shape, qkv, y, log_sum); });
+  enqueue_call(memory_, "attention", shape, is_aligned(qkv) && is_aligned(y),
+               [=] { run_forward(shape, qkv, y, log_sum); });
 }
 
 void CudnnAttention::backward(const PackedAttention& shape, const Gradient& g) {
-  enqueue_call(memory_, is_aligned(g.dy) && is_aligned(g.qkv) && is_aligned(g.y) && is_aligned(g.dqkv),
+  enqueue_call(memory_, "backward of attention", shape,
+               is_aligned(g.dy) && is_aligned(g.qkv) && is_aligned(g.y) && is_aligned(g.dqkv),
                [=] { run_backward(shape, g); });
 }
 

@@ -182,25 +182,29 @@ bool is_pinned_memory(const void* address) { return pinned().contains(address); 
 using namespace cuda_on_cpu;  // NOLINT(google-build-using-namespace): the functions below are CUDA's
 
 cudaError_t cudaMalloc(void** block, std::size_t bytes) {
+  if (const cudaError_t error = refuse_during(Captures::strict)) return remember(error);
   *block = heap().allocate(bytes);
   return *block != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
-/// As on a GPU, work that may still use the block is finished first.
+/// As on a GPU, queued work that may still use the block is finished first; captured work is not.
 cudaError_t cudaFree(void* block) {
   if (block == nullptr) return cudaSuccess;
-  cudaDeviceSynchronize();
+  if (const cudaError_t error = refuse_during(Captures::strict)) return remember(error);
+  finish_all();
   return heap().release(block) ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 cudaError_t cudaMallocHost(void** block, std::size_t bytes) {
+  if (const cudaError_t error = refuse_during(Captures::strict)) return remember(error);
   *block = pinned().allocate(bytes);
   return *block != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFreeHost(void* block) {
   if (block == nullptr) return cudaSuccess;
-  cudaDeviceSynchronize();
+  if (const cudaError_t error = refuse_during(Captures::strict)) return remember(error);
+  finish_all();
   return pinned().release(block) ? cudaSuccess : cudaErrorInvalidValue;
 }
 

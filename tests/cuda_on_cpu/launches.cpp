@@ -10,7 +10,8 @@ Launches& launches() {
     ~Total() {
       const char* path = std::getenv("CUDA_ON_CPU_LAUNCHES");
       if (path != nullptr)
-        std::ofstream(path) << kernels << ' ' << products << ' ' << copies << ' ' << waits << '\n';
+        std::ofstream(path) << kernels << ' ' << products << ' ' << copies << ' ' << waits << ' ' << calls
+                            << '\n';
     }
   } total;
   return total;

@@ -65,10 +65,10 @@ struct ncclComm {
   std::shared_ptr<Group> group = std::make_shared<Group>();
 
   template <class Exchange>
-  ncclResult_t queue(cudaStream_t stream, const Exchange& exchange) const {
+  ncclResult_t queue(cudaStream_t stream, const char* name, const Exchange& exchange) const {
     const Fault fault = next_fault(group->transport->rank());
     if (fault == Fault::call) return ncclSystemError;
-    cuda_on_cpu::enqueue(stream, [group = group, fault, exchange] {
+    cuda_on_cpu::enqueue(stream, {name}, [group = group, fault, exchange] {
       if (fault == Fault::later) group->error = ncclSystemError;
       if (group->error != ncclSuccess) return;  // on a GPU it would hang until it is aborted
       try {
@@ -134,7 +134,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
 
 ncclResult_t ncclAllReduce(const void* send, void* receive, std::size_t count, ncclDataType_t type,
                            ncclRedOp_t reduction, ncclComm_t comm, cudaStream_t stream) {
-  return comm->queue(stream, [=](bireme::Transport& ranks) {
+  return comm->queue(stream, "all_reduce", [=](bireme::Transport& ranks) {
     const Elements out = elements(receive, count, type);
     if (send != receive) std::memcpy(receive, send, static_cast<std::size_t>(out.bytes()));
     ranks.all_reduce(out, reduction_of(reduction));
@@ -143,7 +143,7 @@ ncclResult_t ncclAllReduce(const void* send, void* receive, std::size_t count, n
 
 ncclResult_t ncclReduceScatter(const void* send, void* receive, std::size_t count, ncclDataType_t type,
                                ncclRedOp_t reduction, ncclComm_t comm, cudaStream_t stream) {
-  return comm->queue(stream, [=](bireme::Transport& ranks) {
+  return comm->queue(stream, "reduce_scatter", [=](bireme::Transport& ranks) {
     ranks.reduce_scatter(elements(send, count * static_cast<std::size_t>(ranks.size()), type),
                          elements(receive, count, type), reduction_of(reduction));
   });
@@ -151,7 +151,7 @@ ncclResult_t ncclReduceScatter(const void* send, void* receive, std::size_t coun
 
 ncclResult_t ncclAllGather(const void* send, void* receive, std::size_t count, ncclDataType_t type,
                            ncclComm_t comm, cudaStream_t stream) {
-  return comm->queue(stream, [=](bireme::Transport& ranks) {
+  return comm->queue(stream, "all_gather", [=](bireme::Transport& ranks) {
     ranks.all_gather(elements(send, count, type),
                      elements(receive, count * static_cast<std::size_t>(ranks.size()), type));
   });
@@ -159,7 +159,7 @@ ncclResult_t ncclAllGather(const void* send, void* receive, std::size_t count, n
 
 ncclResult_t ncclBroadcast(const void* send, void* receive, std::size_t count, ncclDataType_t type, int root,
                            ncclComm_t comm, cudaStream_t stream) {
-  return comm->queue(stream, [=](bireme::Transport& ranks) {
+  return comm->queue(stream, "broadcast", [=](bireme::Transport& ranks) {
     const Elements out = elements(receive, count, type);
     if (send != receive && ranks.rank() == root)
       std::memcpy(receive, send, static_cast<std::size_t>(out.bytes()));

@@ -31,13 +31,6 @@ Queues& queues() {
   return all;
 }
 
-Stream& of(cudaStream_t stream) { return stream != nullptr ? *stream : queues().null_stream; }
-
-cudaError_t remember(cudaError_t error) {
-  if (error != cudaSuccess) queues().last = error;
-  return error;
-}
-
 void fail(const std::string& what) {
   Queues& all = queues();
   all.failure = cudaErrorLaunchFailure;
@@ -52,12 +45,19 @@ bool can_run(const Stream& stream) {
 }
 
 void run_front(Stream& stream) {
-  const Stream::Task task = std::move(stream.tasks.front());
-  stream.tasks.pop_front();
-  if (task.record != nullptr) task.record->reached = std::max(task.record->reached.load(), task.ticket);
-  if (!task.work) return;
+  std::function<void()> work;
+  if (const auto graph = stream.tasks.front().graph; graph != nullptr) {
+    work = graph->take_one();
+    if (graph->is_done()) stream.tasks.pop_front();
+  } else {
+    const Stream::Task task = std::move(stream.tasks.front());
+    stream.tasks.pop_front();
+    if (task.record != nullptr) task.record->reached = std::max(task.record->reached.load(), task.ticket);
+    work = task.work;
+  }
+  if (!work) return;
   try {
-    task.work();
+    work();
   } catch (const Violation& violation) {
     fail(violation.what());
   }
@@ -89,15 +89,43 @@ bool launches_block() {
 
 }  // namespace
 
-void enqueue(cudaStream_t stream, std::function<void()> work) {
-  const std::lock_guard lock(queues().mutex);
-  of(stream).tasks.push_back({.work = std::move(work)});
+std::unique_lock<std::recursive_mutex> lock_streams() { return std::unique_lock(queues().mutex); }
+
+Stream& stream_of(cudaStream_t stream) { return stream != nullptr ? *stream : queues().null_stream; }
+
+cudaError_t remember(cudaError_t error) {
+  if (error != cudaSuccess) queues().last = error;
+  return error;
+}
+
+void enqueue(cudaStream_t stream, Stream::Task task) {
+  const auto lock = lock_streams();
+  ++launches().calls;
+  stream_of(stream).tasks.push_back(std::move(task));
   if (launches_block()) finish(stream);
 }
 
+void enqueue(cudaStream_t stream, const What& what, std::function<void()> work) {
+  const auto lock = lock_streams();
+  CapturePlace& place = stream_of(stream).place;
+  if (place.capture != nullptr) {
+    place.add({.what = what, .work = std::move(work), .after = {}});
+  } else {
+    enqueue(stream, {.work = std::move(work)});
+  }
+}
+
 cudaError_t finish(cudaStream_t stream) {
-  const std::lock_guard lock(queues().mutex);
-  return run_until([&] { return of(stream).tasks.empty(); });
+  const auto lock = lock_streams();
+  return run_until([&] { return stream_of(stream).tasks.empty(); });
+}
+
+cudaError_t finish_all() {
+  const auto lock = lock_streams();
+  return run_until([] {
+    return std::all_of(queues().streams.begin(), queues().streams.end(),
+                       [](const Stream* stream) { return stream->tasks.empty(); });
+  });
 }
 
 }  // namespace cuda_on_cpu
@@ -115,6 +143,20 @@ const char* cudaGetErrorString(cudaError_t error) {
     case cudaErrorInvalidDevice: return "invalid device ordinal";
     case cudaErrorNotReady: return "device not ready";
     case cudaErrorLaunchFailure: return queues().explanation.c_str();
+    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated: return "operation failed due to a previous error during capture";
+    case cudaErrorStreamCaptureMerge:
+      return "operation would result in a merge of separate capture sequences";
+    case cudaErrorStreamCaptureUnmatched: return "capture was not ended in the same stream as it began";
+    case cudaErrorStreamCaptureUnjoined: return "capturing stream has unjoined work";
+    case cudaErrorStreamCaptureIsolation: return "dependency created on uncaptured work in another stream";
+    case cudaErrorCapturedEvent:
+      return "operation not permitted on an event last recorded in a capturing stream";
+    case cudaErrorStreamCaptureWrongThread:
+      return "attempt to terminate a thread-local capture sequence from another thread";
+    case cudaErrorGraphExecUpdateFailure:
+      return "the graph update was not performed because it included changes which violated constraints "
+             "specific to instantiated graph update";
   }
   return "unknown error";
 }
@@ -144,27 +186,33 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (const cudaError_t error = refuse_if_captured(stream)) return remember(error);
   ++launches().waits;
   return finish(stream);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  const std::lock_guard lock(queues().mutex);
+  const auto lock = lock_streams();
+  if (const cudaError_t error = refuse_if_captured(stream)) return remember(error);
   if (queues().failure != cudaSuccess) return remember(queues().failure);
-  return of(stream).tasks.empty() ? cudaSuccess : cudaErrorNotReady;
+  return stream_of(stream).tasks.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  const std::lock_guard lock(queues().mutex);
-  return run_until([] {
-    return std::all_of(queues().streams.begin(), queues().streams.end(),
-                       [](const Stream* stream) { return stream->tasks.empty(); });
-  });
+  if (const cudaError_t error = refuse_during(Captures::all)) return remember(error);
+  return finish_all();
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  const std::lock_guard lock(queues().mutex);
-  of(stream).tasks.push_back({.work = {}, .wait = event->self, .ticket = event->recorded});
+  const auto lock = lock_streams();
+  Stream& waiting = stream_of(stream);
+  if (event->is_captured) return remember(event->place.let_wait(waiting));
+  if (event->recorded == 0) return cudaSuccess;
+  if (waiting.place.capture != nullptr) {
+    waiting.place.capture->is_invalid = true;
+    return remember(cudaErrorStreamCaptureIsolation);
+  }
+  waiting.tasks.push_back({.work = {}, .wait = event->self, .ticket = event->recorded});
   return cudaSuccess;
 }
 
@@ -183,13 +231,18 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  const std::lock_guard lock(queues().mutex);
-  of(stream).tasks.push_back({.work = {}, .record = event->self, .ticket = ++event->recorded});
+  const auto lock = lock_streams();
+  event->place = stream_of(stream).place;
+  event->is_captured = event->place.capture != nullptr;
+  if (!event->is_captured)
+    stream_of(stream).tasks.push_back({.work = {}, .record = event->self, .ticket = ++event->recorded});
   return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  const std::lock_guard lock(queues().mutex);
+  const auto lock = lock_streams();
+  if (const cudaError_t error = refuse_during(Captures::strict)) return remember(error);
+  if (event->is_captured) return remember(event->place.refuse());
   ++launches().waits;
   const std::uint64_t ticket = event->recorded;
   return run_until([&] { return event->reached >= ticket; });
@@ -197,9 +250,11 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 /// Whoever asks again and again sees the work go on.
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  if (event->reached >= event->recorded) return cudaSuccess;
+  if (!event->is_captured && !captures_strictly() && event->reached >= event->recorded) return cudaSuccess;
   const std::unique_lock lock(queues().mutex, std::try_to_lock);
   if (!lock) return cudaErrorNotReady;  // another thread runs the work
+  if (const cudaError_t error = refuse_during(Captures::strict)) return remember(error);
+  if (event->is_captured) return remember(event->place.refuse());
   if (event->reached >= event->recorded) return cudaSuccess;
   bool once = false;
   const cudaError_t error =
@@ -208,20 +263,31 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   return event->reached >= event->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 
+namespace {
+
+bool is_pageable(const void* address) { return !is_device_memory(address) && !is_pinned_memory(address); }
+
+}  // namespace
+
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
-  ++launches().copies;
-  const auto on_host = [](const void* address) {
-    return !is_device_memory(address) && !is_pinned_memory(address);
-  };
-  if (on_host(from)) {  // pageable memory is read before the call returns
+  if (is_pageable(from) || is_pageable(to))
+    if (const cudaError_t error = refuse_if_captured(stream)) return remember(error);
+  const What what{"copy", hash(is_device_memory(from), is_device_memory(to))};
+  if (is_pageable(from)) {  // is read before the call returns
     auto copy = std::make_shared<std::vector<std::byte>>(bytes);
     std::memcpy(copy->data(), from, bytes);
-    enqueue(stream, [=] { std::memcpy(to, copy->data(), bytes); });
+    enqueue(stream, what, [=] {
+      ++launches().copies;
+      std::memcpy(to, copy->data(), bytes);
+    });
   } else {
-    enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+    enqueue(stream, what, [=] {
+      ++launches().copies;
+      std::memcpy(to, from, bytes);
+    });
   }
-  if (!on_host(to)) return cudaPeekAtLastError();
+  if (!is_pageable(to)) return cudaPeekAtLastError();
   ++launches().waits;
   return finish(stream);
 }
@@ -231,8 +297,8 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_stride, const void* from,
                               std::size_t bytes, std::size_t rows, cudaMemcpyKind kind, cudaStream_t stream) {
   if (kind != cudaMemcpyDeviceToDevice || bytes > to_stride || bytes > from_stride)
     return remember(cudaErrorInvalidValue);
-  ++launches().copies;
-  enqueue(stream, [=] {
+  enqueue(stream, {"copy of rows"}, [=] {
+    ++launches().copies;
     for (std::size_t r = 0; r < rows; ++r)
       std::memcpy(static_cast<std::byte*>(to) + r * to_stride,
                   static_cast<const std::byte*>(from) + r * from_stride, bytes);
@@ -241,7 +307,9 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_stride, const void* from,
 }
 
 cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream) {
-  ++launches().copies;
-  enqueue(stream, [=] { std::memset(to, byte, bytes); });
+  enqueue(stream, {"fill"}, [=] {
+    ++launches().copies;
+    std::memset(to, byte, bytes);
+  });
   return cudaPeekAtLastError();
 }

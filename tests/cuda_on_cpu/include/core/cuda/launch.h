@@ -30,8 +30,9 @@ template <class... Parameters, class... Arguments>
 void launch(const Launch& on, const Grid& grid, void (*kernel)(Parameters...), Arguments&&... arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments));
   cuda_on_cpu::enqueue(
-      on.stream, [=, where = on.where,
-                  values = std::tuple<std::decay_t<Parameters>...>(static_cast<Parameters>(arguments)...)] {
+      on.stream, {"kernel", reinterpret_cast<std::uintptr_t>(kernel)},
+      [=, where = on.where,
+       values = std::tuple<std::decay_t<Parameters>...>(static_cast<Parameters>(arguments)...)] {
         cuda_on_cpu::run_grid(
             {grid.blocks, grid.threads, grid.shared_bytes}, [&] { std::apply(kernel, values); }, where);
       });
