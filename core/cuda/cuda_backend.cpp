@@ -24,8 +24,9 @@ namespace {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(std::shared_ptr<DeviceMemory> memory)
+  CudaBackend(std::shared_ptr<DeviceMemory> memory, bool graphs)
       : memory_(std::move(memory)),
+        graphs_(graphs),
         linear_(make_linear(*memory_)),
         norm_(make_norm(*memory_)),
         attention_(make_attention(*memory_)),
@@ -53,9 +54,18 @@ class CudaBackend final : public Backend {
   const WkvKernels& wkv() const override { return *wkv_; }
   const TokenShiftKernels& token_shift() const override { return *token_shift_; }
   bool has_fast_bf16() const override { return true; }  // every GPU since sm_80, the oldest that is built for
+  void captured(std::string_view name, const std::function<void()>& work) const override {
+    if (!graphs_) return work();
+    memory_->graphs().run(name, work);
+  }
+  std::optional<CaptureStatistics> captures() const override {
+    if (!graphs_) return std::nullopt;
+    return memory_->graphs().statistics();
+  }
 
  private:
   std::shared_ptr<DeviceMemory> memory_;  // first: the kernels take scratch space from it
+  bool graphs_;
   std::unique_ptr<LinearKernels> linear_;
   std::unique_ptr<NormKernels> norm_;
   std::unique_ptr<AttentionKernels> attention_;
@@ -74,7 +84,7 @@ class CudaBackend final : public Backend {
 
 std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
   choose_device(options.local_rank, options.local_size);
-  return std::make_unique<CudaBackend>(std::make_shared<DeviceMemory>());
+  return std::make_unique<CudaBackend>(std::make_shared<DeviceMemory>(), options.graphs);
 }
 
 }  // namespace bireme::cuda

@@ -8,6 +8,7 @@ namespace bireme::cuda {
 
 struct BackendOptions {
   int local_rank = 0, local_size = 1;  ///< of the ranks on this host: rank i takes GPU i
+  bool graphs = false;                 ///< captured() runs stretches as CUDA graphs
 };
 
 /// The kernels for a GPU, on a stream of their own.

@@ -9,7 +9,8 @@
 
 namespace bireme::cuda {
 
-DeviceMemory::DeviceMemory() : stream_(make_stream()), staging_(stream_.get()) {
+DeviceMemory::DeviceMemory()
+    : stream_(make_stream()), graphs_(stream_.get()), staging_(stream_.get(), graphs_) {
   cuda_check(cudaGetDevice(&index_), "ask for the current GPU");
 }
 
@@ -20,7 +21,15 @@ DeviceMemory::~DeviceMemory() {
 
 std::byte* DeviceMemory::acquire(std::size_t bytes) {
   void* block = nullptr;
-  const cudaError_t status = cudaMalloc(&block, bytes);
+  cudaError_t status = cudaMalloc(&block, bytes);
+  if (status == cudaErrorMemoryAllocation && graphs_.capturing() != nullptr) {
+    // Captured work still uses blocks that its tensors have given back: it has to run before any may go.
+    cudaGetLastError();
+    graphs_.outside([&] {
+      release_cache();
+      status = cudaMalloc(&block, bytes);
+    });
+  }
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     // The caller gives back what is cached and asks again, once.

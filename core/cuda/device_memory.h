@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "core/cuda/graphs.h"
 #include "core/cuda/runtime.h"
 #include "core/cuda/staging.h"
 #include "core/tensor/tensor.h"
@@ -24,6 +25,8 @@ class DeviceMemory final : public Memory {
   Device device() const override { return {DeviceType::cuda, index_}; }
   Memory& host() override { return *host_; }
   cudaStream_t stream() const { return stream_.get(); }
+  /// Of this stream.
+  Graphs& graphs() { return graphs_; }
 
   void fill(const Tensor& tensor, double value) override;
   void copy(const Tensor& from, const Tensor& to) override;
@@ -49,6 +52,7 @@ class DeviceMemory final : public Memory {
   int index_ = 0;
   std::size_t missed_ = 0;  // what there was no memory for in the last call of acquire()
   Stream stream_;
+  Graphs graphs_;
   Staging staging_;
 };
 

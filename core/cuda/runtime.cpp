@@ -9,11 +9,17 @@ namespace bireme::cuda {
 
 void cuda_check(cudaError_t status, const char* attempt) {
   if (status == cudaSuccess) return;
+  const bool is_captured =
+      status >= cudaErrorStreamCaptureUnsupported && status <= cudaErrorStreamCaptureWrongThread;
   int device = -1;
   cudaGetDevice(&device);
-  throw Error(ErrorKind::other, fmt::format("could not {}: {}", attempt, cudaGetErrorString(status)),
-              fmt::format("GPU {}", device),
-              "look for the first error in the logs of all ranks; CUDA_LAUNCH_BLOCKING=1 names the kernel");
+  throw Error(
+      ErrorKind::other, fmt::format("could not {}: {}", attempt, cudaGetErrorString(status)),
+      fmt::format("GPU {}{}", device, is_captured ? ", in a stretch that is captured as a graph" : ""),
+      is_captured
+          ? "this is a fault of the program: set run.cuda_graphs to false, and please report it "
+            "with the configuration"
+          : "look for the first error in the logs of all ranks; CUDA_LAUNCH_BLOCKING=1 names the kernel");
 }
 
 Stream make_stream() {

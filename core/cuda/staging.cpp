@@ -33,15 +33,30 @@ Staging::Buffer& Staging::free_buffer(std::size_t bytes) {
     return buffers.back();
   };
   if (!buffers.empty()) {
-    if (cudaEventQuery(buffers.front().sent.get()) == cudaSuccess) return oldest_again();
-    cudaGetLastError();  // "not ready" is no failure
+    if (is_free(buffers.front())) return oldest_again();
     if (pinned_ + size > kMostPinned) {
-      cuda_check(cudaEventSynchronize(buffers.front().sent.get()), "wait for a copy to the GPU");
+      wait_for(buffers.front());
       return oldest_again();
     }
   }
   pinned_ += size;
-  return buffers.emplace_back(Buffer{.memory = Pinned(size), .sent = make_event()});
+  return buffers.emplace_back(Buffer{.memory = Pinned(size), .sent = make_event(), .run = nullptr});
+}
+
+bool Staging::is_free(const Buffer& buffer) {
+  const cudaError_t reached = buffer.run ? buffer.run->query() : cudaEventQuery(buffer.sent.get());
+  if (reached != cudaSuccess) cudaGetLastError();  // "not ready" is no failure
+  return reached == cudaSuccess;
+}
+
+void Staging::wait_for(const Buffer& buffer) {
+  if (!buffer.run) {
+    cuda_check(cudaEventSynchronize(buffer.sent.get()), "wait for a copy to the GPU");
+  } else if (buffer.run == graphs_.capturing()) {
+    graphs_.outside([&] { buffer.run->wait(); });
+  } else {
+    buffer.run->wait();
+  }
 }
 
 void Staging::upload(const void* from, std::byte* to, std::size_t bytes) {
@@ -52,16 +67,22 @@ void Staging::upload(const void* from, std::byte* to, std::size_t bytes) {
     std::memcpy(buffer.memory.data(), static_cast<const std::byte*>(from) + begin, count);
     cuda_check(cudaMemcpyAsync(to + begin, buffer.memory.data(), count, cudaMemcpyHostToDevice, stream_),
                "copy to the GPU");
-    cuda_check(cudaEventRecord(buffer.sent.get(), stream_), "mark the end of a copy");
+    buffer.run = graphs_.capturing();
+    if (!buffer.run) cuda_check(cudaEventRecord(buffer.sent.get(), stream_), "mark the end of a copy");
   }
 }
 
 void Staging::download(std::span<const Piece> pieces) {
+  if (std::all_of(pieces.begin(), pieces.end(), [](const Piece& piece) { return piece.bytes == 0; })) return;
   const std::lock_guard lock(mutex_);
+  graphs_.outside([&] { land(pieces); });
+}
+
+void Staging::land(std::span<const Piece> pieces) {
   if (!arrivals_) arrivals_.emplace(kArrivals);
   std::vector<std::pair<Piece, const std::byte*>> arriving;  // and where in pinned memory
   std::size_t used = 0;
-  const auto land = [&] {
+  const auto arrive = [&] {
     if (arriving.empty()) return;
     synchronize(stream_, "copy to the host");
     for (const auto& [piece, at] : arriving) std::memcpy(piece.to, at, piece.bytes);
@@ -71,7 +92,7 @@ void Staging::download(std::span<const Piece> pieces) {
   for (const Piece& piece : pieces) {
     if (piece.bytes == 0) continue;
     const bool is_small = piece.bytes <= kArrivals;
-    if (is_small && used + piece.bytes > kArrivals) land();
+    if (is_small && used + piece.bytes > kArrivals) arrive();
     std::byte* to = is_small ? arrivals_->data() + used : piece.to;
     cuda_check(cudaMemcpyAsync(to, piece.from, piece.bytes, cudaMemcpyDeviceToHost, stream_),
                "copy to the host");
@@ -82,7 +103,7 @@ void Staging::download(std::span<const Piece> pieces) {
     arriving.emplace_back(piece, to);
     used += piece.bytes;
   }
-  land();
+  arrive();
 }
 
 }  // namespace bireme::cuda

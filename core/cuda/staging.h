@@ -5,11 +5,13 @@
 #include <cstddef>
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
 #include <utility>
 
+#include "core/cuda/graphs.h"
 #include "core/cuda/runtime.h"
 
 namespace bireme::cuda {
@@ -34,7 +36,8 @@ class Pinned {
 class Staging {
  public:
   /// @param stream  outlives this
-  explicit Staging(cudaStream_t stream) : stream_(stream) {}
+  /// @param graphs  of that stream
+  Staging(cudaStream_t stream, Graphs& graphs) : stream_(stream), graphs_(graphs) {}
 
   /// Queues a copy to the device. `from` may change as soon as this returns.
   void upload(const void* from, std::byte* to, std::size_t bytes);
@@ -45,16 +48,21 @@ class Staging {
     std::size_t bytes;
   };
   /// Copies to the host what the stream has made, and waits for it: once, however many small pieces there
-  /// are.
+  /// are. Cuts a stretch that is being captured.
   void download(std::span<const Piece> pieces);
 
  private:
   struct Buffer {
     Pinned memory;
     Event sent;
+    std::shared_ptr<const GraphRun> run;  // that reads the memory, in place of `sent`
   };
   Buffer& free_buffer(std::size_t bytes);
+  static bool is_free(const Buffer& buffer);
+  void wait_for(const Buffer& buffer);
+  void land(std::span<const Piece> pieces);
   cudaStream_t stream_;
+  Graphs& graphs_;
   std::mutex mutex_;
   // By size; each list in the order of use, in which the stream sets them free.
   std::map<std::size_t, std::deque<Buffer>> buffers_;

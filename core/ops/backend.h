@@ -1,6 +1,10 @@
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <string_view>
 
 #include "core/tensor/memory.h"
 
@@ -18,6 +22,12 @@ class SlstmKernels;
 class UpdateKernels;
 class WkvKernels;
 class TokenShiftKernels;
+
+/// How stretches of work that a device captures went.
+struct CaptureStatistics {
+  std::int64_t launches = 0;        ///< of what was captured
+  std::int64_t instantiations = 0;  ///< of which first, or because the kernels were others than before
+};
 
 /// A device's kernels, one small interface per family of ops. A kernel missing on a device is a compile
 /// error.
@@ -42,6 +52,12 @@ class Backend {
   /// Whether matrix products in bf16 run on this device's own instructions. Where not, asking for bf16 is an
   /// error.
   virtual bool has_fast_bf16() const = 0;
+
+  /// Runs `work`, a stretch of a training step that has the same name in each step. A device may capture
+  /// what it queues, and start it all at once when the host waits or the stretch ends. Not nested.
+  virtual void captured(std::string_view /*name*/, const std::function<void()>& work) const { work(); }
+  /// Nothing where captured() does not capture.
+  virtual std::optional<CaptureStatistics> captures() const { return std::nullopt; }
 };
 
 }  // namespace bireme

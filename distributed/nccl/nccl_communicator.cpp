@@ -54,7 +54,12 @@ ncclRedOp_t nccl_reduction(Reduce reduce) {
 /// What all groups of a rank share.
 struct GpuStreams {
   explicit GpuStreams(cuda::DeviceMemory& memory)
-      : memory(memory), stream(cuda::make_stream()), ready(cuda::make_event()) {}
+      : memory(memory), stream(cuda::make_stream()), ready(cuda::make_event()) {
+    memory.graphs().add_stream(stream.get());
+  }
+  ~GpuStreams() { memory.graphs().remove_stream(stream.get()); }
+  GpuStreams(const GpuStreams&) = delete;
+  GpuStreams& operator=(const GpuStreams&) = delete;
   cuda::DeviceMemory& memory;
   cuda::Stream stream;
   cuda::Event ready;  // what the caller queued before a collective
@@ -97,6 +102,11 @@ class NcclCommunicator final : public Communicator {
     Operation operation;
     Tensor in, out;  // kept alive
     cuda::Event done;
+    std::shared_ptr<const cuda::GraphRun> run;  // that the collective is part of; null: of none
+
+    /// As cudaEventQuery(). What is captured tells nothing of itself, only when its graph is done.
+    cudaError_t query() const { return run ? run->query() : cudaEventQuery(done.get()); }
+    bool is_waiting_for_start() const { return run && !run->is_started() && !run->is_dropped(); }
   };
 
   Communicator& healthy();
@@ -181,6 +191,7 @@ Work NcclCommunicator::queue(const Operation& operation, const Tensor& in, const
   flight->in = in;
   flight->out = out;
   flight->done = cuda::make_event();
+  flight->run = streams_->memory.graphs().capturing();
   const cudaStream_t stream = streams_->stream.get();
   cuda::order(streams_->memory.stream(), stream, streams_->ready);
   if (const ncclResult_t result = call(comm, stream); result != ncclSuccess) {
@@ -200,8 +211,15 @@ Work NcclCommunicator::queue(const Operation& operation, const Tensor& in, const
 /// Lets the caller's stream wait; the host goes on.
 void NcclCommunicator::land(Flight& flight) {
   healthy();
-  cuda::cuda_check(cudaStreamWaitEvent(streams_->memory.stream(), flight.done.get(), 0),
-                   "let a stream wait for a collective");
+  // Where a captured stretch begins, is cut or ends, the streams have been joined already.
+  if (flight.run == streams_->memory.graphs().capturing())
+    cuda::cuda_check(cudaStreamWaitEvent(streams_->memory.stream(), flight.done.get(), 0),
+                     "let a stream wait for a collective");
+  if (!flight.run) return;
+  // What is captured is not watched before it is started. Until then every collective of a step would keep
+  // its tensors, though the caller's stream is behind it already.
+  const std::lock_guard lock(mutex_);
+  flight.in = flight.out = Tensor();
 }
 
 void NcclCommunicator::fail(const Operation& operation, const std::string& why) {
@@ -230,9 +248,15 @@ void NcclCommunicator::watch(const std::stop_token& stop) {
       if (!changed_.wait(lock, stop, [&] { return !flights_.empty(); }) || failure_) return;
       flight = flights_.front();
     }
-    if (activity) activity->begin(flight->operation);
+    while (flight->is_waiting_for_start() && !stop.stop_requested()) {
+      std::unique_lock lock(mutex_);
+      if (failure_) return;
+      changed_.wait_for(lock, stop, kPoll, [] { return false; });
+    }
+    const bool is_dropped = flight->run && flight->run->is_dropped();  // never under way
+    if (activity && !is_dropped) activity->begin(flight->operation);
     while (!stop.stop_requested()) {
-      const cudaError_t reached = cudaEventQuery(flight->done.get());
+      const cudaError_t reached = flight->query();
       ncclResult_t error = ncclSuccess;
       {
         const std::lock_guard lock(mutex_);
@@ -250,7 +274,7 @@ void NcclCommunicator::watch(const std::stop_token& stop) {
       std::this_thread::sleep_for(kPoll);
     }
     if (stop.stop_requested()) return;
-    if (activity) activity->end();
+    if (activity && !is_dropped) activity->end();
     {
       const std::lock_guard lock(mutex_);
       flight->in = flight->out = Tensor();

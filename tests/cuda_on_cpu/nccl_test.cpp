@@ -4,6 +4,7 @@
 #include <nccl.h>
 
 #include <csignal>
+#include <stdexcept>
 
 #include "core/cuda/convert.h"
 #include "core/cuda/cuda_backend.h"
@@ -153,9 +154,95 @@ TEST(Nccl, TheWatchdogNamesTheCollectiveAndTheRankThatDoesNotCome) {
       << ranks.errors();
 }
 
-/// A copy of what queue() does around a collective, with and without its event: one rank, whose all-reduce
-/// copies.
-bool copy_sees(std::uint64_t seed, bool with_event) {
+TEST(Nccl, CollectivesOfACapturedStretchRunInItsGraph) {
+  expect_on_gpus(3, [](Communicator& gpus, cuda::DeviceMemory& memory) {
+    bool right = true;
+    for (int turn = 0; turn < 10; ++turn) {
+      const Tensor early = filled(memory, 30, 1), sum = filled(memory, 500, -1),
+                   again = filled(memory, 500, 0), late = filled(memory, 40, 2);
+      Work begun_before = gpus.all_reduce(early, Reduce::sum), ended_behind;
+      memory.graphs().run("step", [&] {
+        cuda::fill_values(sum, gpus.rank() + turn, memory.stream());
+        Work inside = gpus.all_reduce(sum, Reduce::sum);
+        begun_before.wait();
+        ended_behind = gpus.all_reduce(late, Reduce::sum);
+        inside.wait();
+        memory.copy(sum, again);
+        gpus.all_reduce(again, Reduce::max).wait();
+      });
+      ended_behind.wait();
+      right = right && holds(memory, early, 3) && holds(memory, sum, static_cast<float>(3 + 3 * turn)) &&
+              holds(memory, again, static_cast<float>(3 + 3 * turn)) && holds(memory, late, 6);
+    }
+    return right && memory.graphs().statistics().launches == 9 &&
+           memory.graphs().statistics().instantiations == 1;
+  });
+}
+
+TEST(Nccl, AStretchThatIsCutHasItsCollectivesBehindIt) {
+  expect_on_gpus(2, [](Communicator& gpus, cuda::DeviceMemory& memory) {
+    bool right = true;
+    for (int turn = 0; turn < 10; ++turn) {
+      const Tensor sum = filled(memory, 500, turn), other = filled(memory, 9, 1);
+      memory.graphs().run("step", [&] {
+        Work under_way = gpus.all_reduce(sum, Reduce::sum);
+        right = right && holds(memory, other, 1);  // waits
+        under_way.wait();
+        gpus.all_reduce(sum, Reduce::sum).wait();
+      });
+      right = right && holds(memory, sum, static_cast<float>(4 * turn));
+    }
+    return right && memory.graphs().statistics().launches == 18 &&
+           memory.graphs().statistics().instantiations == 2;
+  });
+}
+
+TEST(Nccl, AStretchThatEndsWithAnErrorLeavesNoCollectiveBehind) {
+  expect_on_gpus(2, [](Communicator& gpus, cuda::DeviceMemory& memory) {
+    const Tensor x = filled(memory, 500, 1);
+    gpus.all_reduce(x, Reduce::sum).wait();
+    memory.graphs().run("step", [] {});
+    Work dropped;
+    try {
+      memory.graphs().run("step", [&] {
+        dropped = gpus.all_reduce(x, Reduce::sum);
+        throw std::runtime_error("no more");
+      });
+    } catch (const std::runtime_error&) {
+    }
+    dropped.wait();
+    gpus.all_reduce(x, Reduce::sum).wait();
+    return holds(memory, x, 4);
+  });
+}
+
+TEST(Nccl, TheWatchdogNamesTheRankWhoseGraphDoesNotCome) {
+  RankProcesses ranks(2, [](Communicator& control) {
+    const auto backend = cuda::make_backend({});
+    auto& memory = dynamic_cast<cuda::DeviceMemory&>(backend->memory());
+    const auto gpus = make_nccl(control, memory);
+    Watchdog watchdog(control, {.timeout_seconds = 1, .report = [](const Error& error) {
+                                  std::fprintf(stderr, "%s\n", error.what());
+                                }});
+    watchdog.watch(*gpus);
+    for (int step = 0; step < 3; ++step) {
+      memory.graphs().run("step", [&] {
+        gpus->all_reduce(filled(memory, 1 << 18, 1), Reduce::sum).wait();
+        if (step == 2 && gpus->rank() == 1) pause();
+      });
+      cuda::synchronize(memory.stream(), "wait");
+    }
+    return 0;
+  });
+  EXPECT_EQ(ranks.wait(0), 6);
+  EXPECT_TRUE(mentions(ranks.errors(), {"all_reduce of 1.0 MiB", "has not finished", "not arrived: rank 1"}))
+      << ranks.errors();
+}
+
+/// A copy of what queue() and land() do around a collective, with and without one of their events: one rank,
+/// whose all-reduce copies. Queued as it comes, or captured and launched.
+enum class Missing { nothing, ready, done };
+bool copy_sees(std::uint64_t seed, Missing missing, bool is_captured) {
   cuda_on_cpu::set_seed(seed);
   const auto backend = cuda::make_backend({});
   auto& memory = dynamic_cast<cuda::DeviceMemory&>(backend->memory());
@@ -164,23 +251,41 @@ bool copy_sees(std::uint64_t seed, bool with_event) {
   EXPECT_EQ(ncclGetUniqueId(&id), ncclSuccess);
   EXPECT_EQ(ncclCommInitRank(&comm, 1, id, 0), ncclSuccess);
   const cuda::Stream stream = cuda::make_stream();
-  const cuda::Event ready = cuda::make_event(), done = cuda::make_event();
-  const Tensor from = filled(memory, 8, 1), to = filled(memory, 8, 2);
-  if (with_event) cuda::order(memory.stream(), stream.get(), ready);
-  ncclAllReduce(from.raw(), to.raw(), 8, ncclFloat32, ncclSum, comm, stream.get());
-  cuda::order(stream.get(), memory.stream(), done);
-  const Tensor host = on_host(to);
+  const cuda::Event first = cuda::make_event(), ready = cuda::make_event(), done = cuda::make_event();
+  const auto work = [&] {
+    // Captured, the stream takes part in any case, and only what comes next is in question.
+    if (is_captured) cuda::order(memory.stream(), stream.get(), first);
+    const Tensor from = filled(memory, 8, 1), to = filled(memory, 8, 2);
+    if (missing != Missing::ready) cuda::order(memory.stream(), stream.get(), ready);
+    ncclAllReduce(from.raw(), to.raw(), 8, ncclFloat32, ncclSum, comm, stream.get());
+    if (missing != Missing::done) cuda::order(stream.get(), memory.stream(), done);
+    const Tensor seen(memory, {8}, DType::f32);
+    memory.copy(to, seen);
+    return seen;
+  };
+  memory.graphs().add_stream(stream.get());
+  Tensor seen;
+  if (is_captured) memory.graphs().run("step", [] {});
+  if (is_captured) memory.graphs().run("step", [&] { seen = work(); });
+  if (!is_captured) seen = work();
+  const Tensor host = on_host(seen);
+  cuda::synchronize(stream.get(), "wait for what nobody has waited for");
+  memory.graphs().remove_stream(stream.get());
   ncclCommDestroy(comm);
   return host.values<float>()[0] == 1;
 }
 
 TEST(Nccl, AnEventRemovedFromItsSyncShows) {
-  int seen = 0;
-  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
-    EXPECT_TRUE(copy_sees(seed, true)) << "seed " << seed;
-    seen += copy_sees(seed, false) ? 1 : 0;
+  for (const bool is_captured : {false, true}) {
+    int without_ready = 0, without_done = 0;
+    for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+      EXPECT_TRUE(copy_sees(seed, Missing::nothing, is_captured)) << "seed " << seed;
+      without_ready += copy_sees(seed, Missing::ready, is_captured) ? 1 : 0;
+      without_done += copy_sees(seed, Missing::done, is_captured) ? 1 : 0;
+    }
+    EXPECT_LT(without_ready, 20) << is_captured;
+    EXPECT_LT(without_done, 20) << is_captured;
   }
-  EXPECT_LT(seen, 20);
 }
 
 }  // namespace
