@@ -113,7 +113,7 @@ struct Configuration {
     std::string device = "auto";
     std::int64_t threads = 0, max_skipped_steps = 0;
     double timeout_seconds = 600;
-    bool profile = false;
+    bool profile = false, cuda_graphs = false;
   } run;
 };
 

@@ -179,6 +179,9 @@ void check_consistency(const Configuration& configuration, const Origins& origin
                 "choose parallel.accumulate from " + divisors(data.batch_size, 64));
   check.ordered("optimizer.minimum_learning_rate", optimizer.minimum_learning_rate, "optimizer.learning_rate",
                 optimizer.learning_rate);
+  check.require(!run.cuda_graphs || run.device == "cuda",
+                fmt::format("run.cuda_graphs is true, but run.device is \"{}\"", run.device),
+                "run.cuda_graphs", "run.device", "set run.device to cuda, or leave out run.cuda_graphs");
   check.require(run.steps > 0 || run.epochs > 0, "run.steps and run.epochs are both 0", "run.steps",
                 "run.epochs", "say how long to train with one of them");
   if (reads_text) {

@@ -429,6 +429,9 @@ std::vector<Key> make_table() {
        "none."},
       {"run.device", run<&Run::device>, one_of({"auto", "cpu", "cuda"}), execution, "",
        "Where to compute; auto is the CPU as long as no run on a real GPU has been seen."},
+      {"run.cuda_graphs", run<&Run::cuda_graphs>, anything(), execution, "",
+       "Give the GPU a step as CUDA graphs, in a few calls instead of one a kernel; needs run.device "
+       "cuda and the same kernels in each step. No gain has been measured yet."},
       {"run.threads", run<&Run::threads>, between(0, 4096), execution, "threads",
        "Compute threads of each rank; 0 takes OMP_NUM_THREADS, or the cores that the rank may use."},
       {"run.max_skipped_steps", run<&Run::max_skipped_steps>, at_least(0), execution, "steps",

@@ -21,7 +21,9 @@ void report(const Error& error) { fmt::print(stderr, "bireme: error: {}\n", erro
 std::unique_ptr<Backend> make_backend(const Configuration& configuration, const Communicator& world) {
   if (configuration.run.device == "cuda") {
     const Placement place = world.placement();
-    return cuda::make_backend({.local_rank = place.local_rank, .local_size = place.local_size});
+    return cuda::make_backend({.local_rank = place.local_rank,
+                               .local_size = place.local_size,
+                               .graphs = configuration.run.cuda_graphs});
   }
   std::unique_ptr<Backend> backend = make_cpu_backend(make_host_memory());
   if (configuration.precision.type == "bf16" && !backend->has_fast_bf16()) {

@@ -1,5 +1,7 @@
 #include "launch/trainer.h"
 
+#include <spdlog/fmt/fmt.h>
+
 #include <cmath>
 
 #include "core/optimizer/clip.h"
@@ -73,27 +75,34 @@ void Trainer::move(Network& network, double learning_rate, std::int64_t step,
                          clipped.scales);
 }
 
+void Trainer::learn(const Batch& batch, bool is_last) {
+  Tape tape(*context_.backend, Tape::Mode::record, profile_);
+  const Var loss = objective_.compute(tape, batch);
+  model_.sync.begin(is_last);  // only the last part communicates
+  tape.backward(loss, &model_.parameters, [&](Parameter& parameter) { model_.sync.ready(parameter); });
+  if (companion_) {
+    companion_->sync.begin(is_last);
+    objective_.backward_companion([&](Parameter& parameter) { companion_->sync.ready(parameter); });
+  }
+  if (!is_last) return;
+  timed("gradient_sync", [&] {
+    model_.sync.wait();
+    if (companion_) companion_->sync.wait();
+  });
+}
+
 StepReport Trainer::step(std::int64_t step, const std::function<Batch()>& next) {
   const auto parts = configuration_.parallel.accumulate;
+  const Backend& backend = *context_.backend;
   StepReport report{.learning_rate = learning_rate_.at(step)};
   objective_.begin(step);
   model_.parameters.begin_gradients();
   if (companion_) companion_->parameters.begin_gradients();
   for (std::int64_t part = 0; part < parts; ++part) {
     const Batch batch = timed("data", next);
-    Tape tape(*context_.backend, Tape::Mode::record, profile_);
-    const Var loss = objective_.compute(tape, batch);
-    const bool is_last = part + 1 == parts;  // only the last part communicates
-    model_.sync.begin(is_last);
-    tape.backward(loss, &model_.parameters, [&](Parameter& parameter) { model_.sync.ready(parameter); });
-    if (!companion_) continue;
-    companion_->sync.begin(is_last);
-    objective_.backward_companion([&](Parameter& parameter) { companion_->sync.ready(parameter); });
+    // A stretch for each part: a GPU runs the one while the next is captured.
+    backend.captured(fmt::format("part {}", part), [&] { learn(batch, part + 1 == parts); });
   }
-  timed("gradient_sync", [&] {
-    model_.sync.wait();
-    if (companion_) companion_->sync.wait();
-  });
   report.loss = objective_.reduce();
   const ClippedGradients clipped = clip(model_);
   report.gradient_norm = clipped.norm;
@@ -108,15 +117,17 @@ StepReport Trainer::step(std::int64_t step, const std::function<Batch()>& next) 
   // anywhere.
   report.skipped = context_.mesh->world().all_reduce_value(finite ? 0 : 1, Reduce::max) > 0;
   if (report.skipped) return report;
-  timed("optimizer", [&] {
-    move(model_, report.learning_rate, step, clipped);
-    if (companion_)
-      move(*companion_, report.learning_rate * objective_.companion()->learning_rate_scale, step,
-           clipped_companion);
+  backend.captured("optimizer", [&] {
+    timed("optimizer", [&] {
+      move(model_, report.learning_rate, step, clipped);
+      if (companion_)
+        move(*companion_, report.learning_rate * objective_.companion()->learning_rate_scale, step,
+             clipped_companion);
+    });
+    gather_values(model_.parameters);
+    if (companion_) gather_values(companion_->parameters);
+    objective_.after_step();
   });
-  gather_values(model_.parameters);
-  if (companion_) gather_values(companion_->parameters);
-  objective_.after_step();
   return report;
 }
 

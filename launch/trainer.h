@@ -45,6 +45,8 @@ class Trainer {
     AdamWOptimizer optimizer;
     GradientSync sync;
   };
+  /// The loss of a micro-batch and its way back, until gradients are summed over ranks where it is the last.
+  void learn(const Batch& batch, bool is_last);
   Network make_network(ParameterSet& parameters) const;
   ClippedGradients clip(const Network& network) const;
   void move(Network& network, double learning_rate, std::int64_t step, const ClippedGradients& clipped);

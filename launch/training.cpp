@@ -24,6 +24,8 @@ namespace bireme {
 
 namespace {
 
+constexpr std::int64_t kFewLaunches = 20;  // of CUDA graphs, which say nothing yet of those to come
+
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -89,6 +91,7 @@ class Training {
     }
     save(steps);
     write_profile();
+    log_captures();
     if (world_.rank() == 0) log_info("done: {} steps, {}", steps, folder_.path().string());
     return 0;
   }
@@ -164,6 +167,10 @@ class Training {
     set_metric("mfu", flops / peak_);
     set_metric("seconds", window_seconds_ / static_cast<double>(window_steps_));
     set_metric("data_wait_seconds", task_->wait_seconds());
+    if (const auto captures = context_.backend->captures()) {
+      set_metric("graph_launches", static_cast<double>(captures->launches));
+      set_metric("graph_instantiations", static_cast<double>(captures->instantiations));
+    }
     for (const auto& [name, value] : task_->objective().terms()) set_metric(name, value);  // collective
     if (evaluates) evaluate(false, done);
     write_metrics(done);
@@ -171,6 +178,16 @@ class Training {
       log_warning("{}", warning);
     window_seconds_ = 0;
     window_steps_ = 0;
+  }
+
+  void log_captures() const {
+    const std::optional<CaptureStatistics> captures = context_.backend->captures();
+    if (!captures || world_.rank() != 0) return;
+    log_info("CUDA graphs: {} launches, {} instantiations", captures->launches, captures->instantiations);
+    if (captures->launches > kFewLaunches && 2 * captures->instantiations > captures->launches)
+      log_warning(
+          "most CUDA graphs had other kernels than in the step before, and were instantiated anew, "
+          "which costs more than it saves: leave out run.cuda_graphs");
   }
 
   void write_profile() const {
