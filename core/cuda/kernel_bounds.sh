@@ -63,16 +63,17 @@ heads × sequences; its matrix stays on chip up to 128 units a head.
 ## Launches of a step
 Counted on the harness (a test holds these numbers): what one more step of a small training in fp32 launches, without
 evaluation, and how often the host waits for the GPU. Copies are the batch's, the numbers that the host wants, and fills
-with zeros. The waits are for the losses, for the norms of the gradients, and in DINO's step for what it logs, as it does here
-in every step.
+with zeros. Calls are those by which the host starts something, without and with `run.cuda_graphs`: with it two graphs (the
+pass and the optimizer), and what is queued between them. The waits are for the losses, for the norms of the gradients, and
+in DINO's step for what it logs, as it does here in every step.
 
-| model | kernels | products of cuBLASLt | copies | waits |
-|---|---|---|---|---|
-| DINO, 2 blocks, 2 + 2 crops | 104 | 51 | 25 | 3 |
-| each further block (student and teacher) | 22 | 16 | 2 | 0 |
-| LLaMA, 2 blocks | 43 | 27 | 13 | 2 |
-| RWKV, 2 blocks | 74 | 45 | 12 | 2 |
-| xLSTM, an mLSTM and an sLSTM block | 102 | 18 | 18 | 2 |
+| model | kernels | products of cuBLASLt | copies | waits | calls | with graphs |
+|---|---|---|---|---|---|---|
+| DINO, 2 blocks, 2 + 2 crops | 104 | 51 | 25 | 3 | 180 | 12 |
+| each further block (student and teacher) | 22 | 16 | 2 | 0 | 40 | 0 |
+| LLaMA, 2 blocks | 43 | 27 | 13 | 2 | 83 | 8 |
+| RWKV, 2 blocks | 74 | 45 | 12 | 2 | 131 | 8 |
+| xLSTM, an mLSTM and an sLSTM block | 102 | 18 | 18 | 2 | 138 | 8 |
 
 ## What ptxas reports
 Occupancy: warps that fit on a processor by registers, of 64, where the block size leaves them; dynamic shared memory
