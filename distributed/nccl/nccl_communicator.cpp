@@ -109,6 +109,7 @@ class NcclCommunicator final : public Communicator {
     bool is_waiting_for_start() const { return run && !run->is_started() && !run->is_dropped(); }
   };
 
+  void look_for_own_error();
   Communicator& healthy();
   ncclComm_t joined();
   /// Queues call(comm, stream) behind what the caller has queued.
@@ -138,6 +139,8 @@ Operation describe(Collective collective, const Tensor& tensor, Reduce reduce = 
           .bytes = static_cast<std::int64_t>(tensor.bytes())};
 }
 
+std::string reason(ncclResult_t result) { return fmt::format("NCCL: {}", ncclGetErrorString(result)); }
+
 NcclCommunicator::~NcclCommunicator() {
   {
     std::unique_lock lock(mutex_);
@@ -149,14 +152,29 @@ NcclCommunicator::~NcclCommunicator() {
   if (!flights_.empty() && comm_) ncclCommAbort(comm_.release());
 }
 
+/// What the watching thread would find a moment later: too late for a rank that has gone into the control
+/// plane by then, where the others do not come, since they wait for NCCL. Errors of others are left to that
+/// thread.
+void NcclCommunicator::look_for_own_error() {
+  ncclResult_t error = ncclSuccess;
+  Operation operation;
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_ || !comm_ || flights_.empty()) return;
+    ncclCommGetAsyncError(comm_.get(), &error);
+    operation = flights_.front()->operation;
+  }
+  if (error != ncclSuccess && error != ncclInProgress && error != ncclRemoteError)
+    fail(operation, reason(error));
+}
+
 /// The control plane, unless NCCL has failed.
 Communicator& NcclCommunicator::healthy() {
+  look_for_own_error();
   const std::lock_guard lock(mutex_);
   if (failure_) throw Error(*failure_);
   return control_;
 }
-
-std::string reason(ncclResult_t result) { return fmt::format("NCCL: {}", ncclGetErrorString(result)); }
 
 Error NcclCommunicator::error_of(const Operation& operation, const std::string& why) const {
   return {ErrorKind::rank_lost, fmt::format("{} failed on rank {} ({})", to_string(operation), rank(), why),
