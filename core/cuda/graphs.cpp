@@ -1,5 +1,6 @@
 #include "core/cuda/graphs.h"
 
+#include <exception>
 #include <utility>
 
 namespace bireme::cuda {
