@@ -140,11 +140,11 @@ std::vector<std::int64_t> steps_in(const fs::path& folder) {
 
 }  // namespace
 
-std::optional<LatestCheckpoint> find_latest_checkpoint(const fs::path& folder) {
+std::optional<LatestCheckpoint> find_latest_checkpoint(const fs::path& folder, Verify verify) {
   LatestCheckpoint latest;
   for (const std::int64_t step : steps_in(folder)) {
     try {
-      latest.folder = CheckpointReader::open(checkpoint_path(folder, step)).folder();
+      latest.folder = CheckpointReader::open(checkpoint_path(folder, step), verify).folder();
       latest.step = step;
       return latest;
     } catch (const Error& error) {

@@ -62,10 +62,11 @@ struct LatestCheckpoint {
   std::vector<std::string> warnings;  ///< newer checkpoints that are damaged, each with what is wrong
 };
 
-/// The newest checkpoint of FOLDER/step-* whose every file holds what its manifest says; nothing when there
-/// is none at all.
+/// The newest checkpoint of FOLDER/step-* whose every file holds what its manifest says, or with
+/// Verify::sizes is as long as it says; nothing when there is none at all.
 /// @throws Error (checkpoint) when there are some, and all are damaged
-std::optional<LatestCheckpoint> find_latest_checkpoint(const std::filesystem::path& folder);
+std::optional<LatestCheckpoint> find_latest_checkpoint(const std::filesystem::path& folder,
+                                                       Verify verify = Verify::checksums);
 /// The same on all ranks; rank 0 reads. Collective.
 std::optional<LatestCheckpoint> find_latest_checkpoint(const std::filesystem::path& folder,
                                                        Communicator& world);

@@ -208,7 +208,7 @@ void Reader::read_override(const Override& override) {
 /// A run that goes on from a model is of the type of that model.
 void take_type_of_init(Configuration::Model& model, const Origins& origins) {
   if (model.init.empty() || origins.source("model.type") != Origins::defaults) return;
-  model.type = model_type_of(resolve_model_folder(model.init)).name;
+  model.type = model_type_of(find_model_folder(model.init)).name;
 }
 
 }  // namespace

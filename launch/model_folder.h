@@ -21,4 +21,7 @@ FolderKind folder_kind(const std::filesystem::path& path);
 ///         checkpoint of the run is whole
 std::filesystem::path resolve_model_folder(const std::filesystem::path& path);
 
+/// The same for one that looks at the kind of the model alone: weights are not read, and nothing is logged.
+std::filesystem::path find_model_folder(const std::filesystem::path& path);
+
 }  // namespace bireme
