@@ -229,34 +229,28 @@ TEST_F(Capture, AnUpdateRefusesOtherKernelsAndOtherEdges) {
   ASSERT_EQ(end(), cudaSuccess);
   ASSERT_EQ(instantiate(), cudaSuccess);
 
-  ASSERT_EQ(begin(), cudaSuccess);
-  write(x_, 1);
-  ASSERT_EQ(end(), cudaSuccess);
-  EXPECT_EQ(update(), cudaErrorGraphExecUpdateFailure);
-  EXPECT_EQ(why_.result, cudaGraphExecUpdateErrorTopologyChanged);
-
-  ASSERT_EQ(begin(), cudaSuccess);
-  write(x_, 1);
-  write(y_, 1);
-  ASSERT_EQ(end(), cudaSuccess);
-  EXPECT_EQ(update(), cudaErrorGraphExecUpdateFailure);
-  EXPECT_EQ(why_.result, cudaGraphExecUpdateErrorFunctionChanged);
-
-  ASSERT_EQ(begin(), cudaSuccess);
-  write(x_, 1);
-  cudaMemsetAsync(y_, 0, sizeof(int), main());
-  ASSERT_EQ(end(), cudaSuccess);
-  EXPECT_EQ(update(), cudaErrorGraphExecUpdateFailure);
-  EXPECT_EQ(why_.result, cudaGraphExecUpdateErrorNodeTypeChanged);
-
-  ASSERT_EQ(begin(), cudaSuccess);
-  order(main(), side());
-  write(x_, 1);
-  add(side(), x_, y_);
-  order(side(), main());
-  ASSERT_EQ(end(), cudaSuccess);
-  EXPECT_EQ(update(), cudaErrorGraphExecUpdateFailure);
-  EXPECT_EQ(why_.result, cudaGraphExecUpdateErrorTopologyChanged);
+  const auto expect_refusal = [&](cudaGraphExecUpdateResult why, const std::function<void()>& work) {
+    ASSERT_EQ(begin(), cudaSuccess);
+    work();
+    ASSERT_EQ(end(), cudaSuccess);
+    EXPECT_EQ(update(), cudaErrorGraphExecUpdateFailure);
+    EXPECT_EQ(why_.result, why);
+  };
+  expect_refusal(cudaGraphExecUpdateErrorTopologyChanged, [&] { write(x_, 1); });
+  expect_refusal(cudaGraphExecUpdateErrorFunctionChanged, [&] {
+    write(x_, 1);
+    write(y_, 1);
+  });
+  expect_refusal(cudaGraphExecUpdateErrorNodeTypeChanged, [&] {
+    write(x_, 1);
+    cudaMemsetAsync(y_, 0, sizeof(int), main());
+  });
+  expect_refusal(cudaGraphExecUpdateErrorTopologyChanged, [&] {
+    order(main(), side());
+    write(x_, 1);
+    add(side(), x_, y_);
+    order(side(), main());
+  });
 
   EXPECT_EQ(run(), cudaSuccess);  // as it was
   EXPECT_EQ(read(y_), 1);

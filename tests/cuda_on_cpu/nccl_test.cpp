@@ -133,8 +133,10 @@ TEST(Nccl, ARefusedCallAndALaterErrorNameRankAndCall) {
   }
 }
 
-TEST(Nccl, TheWatchdogNamesTheCollectiveAndTheRankThatDoesNotCome) {
-  RankProcesses ranks(2, [](Communicator& control) {
+/// Runs `body` on two ranks, of which rank 1 stops before an all-reduce of 1 MiB.
+template <class Body>
+void expect_watchdog_to_name_rank_1(const Body& body) {
+  RankProcesses ranks(2, [&](Communicator& control) {
     const auto backend = cuda::make_backend({});
     auto& memory = dynamic_cast<cuda::DeviceMemory&>(backend->memory());
     const auto gpus = make_nccl(control, memory);
@@ -142,16 +144,22 @@ TEST(Nccl, TheWatchdogNamesTheCollectiveAndTheRankThatDoesNotCome) {
                                   std::fprintf(stderr, "%s\n", error.what());
                                 }});
     watchdog.watch(*gpus);
-    gpus->all_reduce(filled(memory, 8, 1), Reduce::sum).wait();
-    cuda::synchronize(memory.stream(), "wait");
-    if (gpus->rank() == 1) pause();
-    gpus->all_reduce(filled(memory, 1 << 18, 1), Reduce::sum).wait();
-    cuda::synchronize(memory.stream(), "wait");
+    body(*gpus, memory);
     return 0;
   });
   EXPECT_EQ(ranks.wait(0), 6);
   EXPECT_TRUE(mentions(ranks.errors(), {"all_reduce of 1.0 MiB", "has not finished", "not arrived: rank 1"}))
       << ranks.errors();
+}
+
+TEST(Nccl, TheWatchdogNamesTheCollectiveAndTheRankThatDoesNotCome) {
+  expect_watchdog_to_name_rank_1([](Communicator& gpus, cuda::DeviceMemory& memory) {
+    gpus.all_reduce(filled(memory, 8, 1), Reduce::sum).wait();
+    cuda::synchronize(memory.stream(), "wait");
+    if (gpus.rank() == 1) pause();
+    gpus.all_reduce(filled(memory, 1 << 18, 1), Reduce::sum).wait();
+    cuda::synchronize(memory.stream(), "wait");
+  });
 }
 
 TEST(Nccl, CollectivesOfACapturedStretchRunInItsGraph) {
@@ -217,26 +225,15 @@ TEST(Nccl, AStretchThatEndsWithAnErrorLeavesNoCollectiveBehind) {
 }
 
 TEST(Nccl, TheWatchdogNamesTheRankWhoseGraphDoesNotCome) {
-  RankProcesses ranks(2, [](Communicator& control) {
-    const auto backend = cuda::make_backend({});
-    auto& memory = dynamic_cast<cuda::DeviceMemory&>(backend->memory());
-    const auto gpus = make_nccl(control, memory);
-    Watchdog watchdog(control, {.timeout_seconds = 1, .report = [](const Error& error) {
-                                  std::fprintf(stderr, "%s\n", error.what());
-                                }});
-    watchdog.watch(*gpus);
+  expect_watchdog_to_name_rank_1([](Communicator& gpus, cuda::DeviceMemory& memory) {
     for (int step = 0; step < 3; ++step) {
       memory.graphs().run("step", [&] {
-        gpus->all_reduce(filled(memory, 1 << 18, 1), Reduce::sum).wait();
-        if (step == 2 && gpus->rank() == 1) pause();
+        gpus.all_reduce(filled(memory, 1 << 18, 1), Reduce::sum).wait();
+        if (step == 2 && gpus.rank() == 1) pause();
       });
       cuda::synchronize(memory.stream(), "wait");
     }
-    return 0;
   });
-  EXPECT_EQ(ranks.wait(0), 6);
-  EXPECT_TRUE(mentions(ranks.errors(), {"all_reduce of 1.0 MiB", "has not finished", "not arrived: rank 1"}))
-      << ranks.errors();
 }
 
 /// A copy of what queue() and land() do around a collective, with and without one of their events: one rank,

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "core/base/json.h"
-#include "core/data/writer.h"
 #include "tests/cli/program.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/made_up_pictures.h"
 #include "tests/support/made_up_text.h"
 
 namespace bireme::test {
@@ -37,7 +37,7 @@ steps = 4
 log_every = 1
 evaluate_every = 0
 )";
-inline constexpr int kSide = 8, kPictures = 12, kMorePictures = 24;
+inline constexpr int kPictures = 12, kMorePictures = 24;
 
 inline constexpr const char* kLanguageModel = R"([model]
 embed_dim = 32
@@ -87,19 +87,7 @@ class CudaTraining : public ::testing::Test {
  protected:
   CudaTraining() {
     folder_.write("tiny.toml", kConfiguration);
-    write_pictures("set", kPictures);
-  }
-
-  void write_pictures(const std::string& name, int count) const {
-    DatasetWriter writer({.output = folder_.path() / name, .classes = {"a", "b", "c"}, .shard_size = 6});
-    for (int picture = 0; picture < count; ++picture) {
-      EncodedPicture encoded{
-          .bytes = {}, .height = kSide, .width = kSide, .channels = 1, .label = picture % 3};
-      for (int pixel = 0; pixel < kSide * kSide; ++pixel)
-        encoded.bytes.push_back(static_cast<std::uint8_t>((pixel * 7 + picture * 31) % 251));
-      writer.append(std::move(encoded));
-    }
-    writer.finish({0.5}, {0.25});
+    write_made_up_pictures(folder_.path() / "set", kPictures);
   }
 
   /// Trains into the folder `run` and returns how it ended.

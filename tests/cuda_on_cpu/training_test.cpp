@@ -29,7 +29,7 @@ TEST_F(CudaTraining, DinoFollowsTheTrajectoryOfTheCpu) {
 TEST_F(CudaTraining, DinoInTwoPartsWithEvaluationsIsAsOnTheCpu) {
   const std::string words = " --parallel.accumulate 2 --run.evaluate_every 2 --data.evaluation_train " +
                             path("more") + " --data.evaluation_test " + path("more");
-  write_pictures("more", kMorePictures);
+  write_made_up_pictures(folder_.path() / "more", kMorePictures);
   const Outcome cpu = train(BIREME_PROGRAM, "cpu", "--run.device cpu" + words);
   ASSERT_EQ(cpu.code, 0) << cpu.output;
   const Outcome gpu = train(BIREME_CUDA_PROGRAM, "gpu", "--run.device cuda" + words);

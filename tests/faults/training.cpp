@@ -4,9 +4,9 @@
 #include <csignal>
 #include <fstream>
 
-#include "core/data/writer.h"
 #include "tests/cli/program.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/made_up_pictures.h"
 
 namespace bireme::test {
 
@@ -33,8 +33,6 @@ log_every = 1
 evaluate_every = 0
 )";
 
-constexpr int kSide = 8;
-
 // Each of these jobs takes about a second on an idle machine.
 constexpr double kSoonSeconds = 30;
 
@@ -47,14 +45,7 @@ std::string content_of(const std::filesystem::path& file) {
 
 FaultyTraining::FaultyTraining() {
   folder_.write("tiny.toml", kConfiguration);
-  DatasetWriter writer({.output = dataset(), .classes = {"a", "b", "c"}, .shard_size = 6});
-  for (int picture = 0; picture < 12; ++picture) {
-    EncodedPicture encoded{.bytes = {}, .height = kSide, .width = kSide, .channels = 1, .label = picture % 3};
-    for (int pixel = 0; pixel < kSide * kSide; ++pixel)
-      encoded.bytes.push_back(static_cast<std::uint8_t>((pixel * 7 + picture * 31) % 251));
-    writer.append(std::move(encoded));
-  }
-  writer.finish({0.5}, {0.25});
+  write_made_up_pictures(dataset(), 12);
 }
 
 std::string FaultyTraining::train(const std::string& more) const {
