@@ -158,8 +158,7 @@ void check_consistency(const Configuration& configuration, const Origins& origin
                     ? "train a language model with objective.type = \"language_model\", or align it with "
                       "sft, orpo, dpo, ipo, kto, simpo or dro"
                     : "name the language model to begin with (--model.init FOLDER) or its model.type, or "
-                      "train a vision "
-                      "transformer with objective.type = \"dino\"");
+                      "train a vision transformer with objective.type = \"dino\"");
   check_topics(configuration, origins);
   if (model.type != "rwkv") {
     check.require(

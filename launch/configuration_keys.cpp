@@ -68,9 +68,8 @@ std::vector<Key> make_table() {
   const Allowed probability = between(0, 1);
   return {
       {"model.type", model<&Model::type>, one_of({"vit", "rwkv", "xlstm", "llama"}), mathematics, "",
-       "Kind of network: vision transformer, or a language model: RWKV-4, xLSTM, LLaMA-style decoder. Where "
-       "it "
-       "is not given, that of model.init."},
+       "Kind of network: vision transformer, or a language model: RWKV-4, xLSTM, LLaMA-style decoder. "
+       "Where it is not given, that of model.init."},
       {"model.size", model<&Model::size>, one_of({"custom", "tiny", "small", "base"}), mathematics, "",
        "Shorthand that sets embed_dim, depth and heads where they are not given: tiny 192/12/3, small "
        "384/12/6, base 768/12/12.",

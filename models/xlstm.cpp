@@ -22,8 +22,6 @@ Names names_of(XlstmArchitecture architecture) {
   return {"token_embedding.weight", "xlstm_block_stack.blocks.", "xlstm_block_stack.post_blocks_norm.weight"};
 }
 
-constexpr float kPaperNormEpsilon = 1e-5f;
-
 }  // namespace
 
 Xlstm::Xlstm(const XlstmOptions& options, Communicator& tensor) : options_(options) {
@@ -63,7 +61,7 @@ Var Xlstm::last_norm(Tape& tape, const Var& x, DType type) const {
   }
   if (options_.architecture == XlstmArchitecture::large)
     return rms_norm(tape, x, *norm_, static_cast<float>(options_.norm_epsilon), type);
-  return group_norm(tape, x, 1, *norm_, 1, kPaperNormEpsilon, type);
+  return group_norm(tape, x, 1, *norm_, kXlstmNormFromOne, kXlstmNormEpsilon, type);
 }
 
 std::vector<Var> Xlstm::residuals(Tape& tape, const TokenInput& input, const LanguageForward& how) const {

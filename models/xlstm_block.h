@@ -41,7 +41,7 @@ class XlstmBlock {
 std::unique_ptr<XlstmBlock> make_xlstm_block(ParameterSet& parameters, const std::string& prefix,
                                              const XlstmOptions& options, int index, Communicator& tensor);
 
-/// Of the norms in blocks of the paper's variant, whose weights are stored as their distance from 1.
+/// Of the norms in networks of the paper's variant, whose weights are stored as their distance from 1.
 inline constexpr float kXlstmNormEpsilon = 1e-5f, kXlstmNormFromOne = 1;
 
 /// The layers' usual laws: small(d) = N(0, 2 / (5·d)), wang(d, n) = N(0, (2 / (n·√d))²).

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/ops/lane_type.h"
 #include "core/ops/linear/linear_kernels.h"
 #include "core/ops/loss/token_slices.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
@@ -26,7 +27,7 @@ class SlicedHead {
     const std::int64_t rows = hidden_.rows(), vocabulary = head_.weight.shape().front();
     const std::int64_t step = slice_rows(rows, vocabulary);
     Memory& memory = backend_.memory();
-    const Tensor logits(memory, {step, vocabulary}, logit_type(hidden_.dtype()));
+    const Tensor logits(memory, {step, vocabulary}, lane_type(hidden_.dtype()));
     // Products take both factors in one type.
     const bool narrows = hidden_.dtype() == DType::bf16 && (gradients.dhidden || gradients.dweight);
     const Tensor dlogits = narrows ? Tensor(memory, {step, vocabulary}, DType::bf16) : logits;
@@ -108,7 +109,7 @@ TokenLossResult token_loss(Tape& tape, const Var& hidden, const Tensor& targets,
   require_shape("token_loss: weight", head.weight.value(),
                 {head.weight.shape().front(), hidden.value().channels()});
   require_shape("token_loss: targets", targets.reshape({targets.elements()}), {rows});
-  const DType type = logit_type(hidden.dtype());
+  const DType type = lane_type(hidden.dtype());
   UnitGradients gradients;
   if (tape.recording() && hidden.wants_gradient())
     gradients.dhidden = tape.empty(hidden.shape(), hidden.dtype());
@@ -140,7 +141,7 @@ TokenLossResult token_loss(Tape& tape, const Var& hidden, const Tensor& targets,
 
 Tensor token_logits(const Backend& backend, const Tensor& hidden, const TokenHead& head) {
   const Tensor logits(backend.memory(), {hidden.rows(), head.weight.shape().front()},
-                      logit_type(hidden.dtype()));
+                      lane_type(hidden.dtype()));
   backend.linear().linear(
       LinearForward{.x = hidden, .weight = head.weight.as(hidden.dtype()), .bias = {}, .y = logits});
   if (head.soft_cap != 0) backend.loss().soft_cap({.logits = logits, .cap = head.soft_cap});

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/ops/lane_type.h"
 #include "core/ops/linear/linear_kernels.h"
 #include "core/ops/loss/token_slices.h"
 #include "core/ops/pointwise/pointwise_kernels.h"
@@ -96,7 +97,7 @@ class SlicedScores {
   }
 
  private:
-  DType type() const { return logit_type(hidden_.dtype()); }
+  DType type() const { return lane_type(hidden_.dtype()); }
   Tensor scratch_logits(DType type) const { return {backend_.memory(), {step_, vocabulary_}, type}; }
   void product(std::int64_t begin, std::int64_t end, const Tensor& logits) const {
     const Tensor x = hidden_.slice(begin, end);

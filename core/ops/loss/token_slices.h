@@ -12,8 +12,6 @@ namespace bireme {
 inline constexpr std::int64_t kSliceBytes = std::int64_t{64} << 20;
 inline constexpr std::int64_t kFewestRows = 64, kMostRows = 512;
 
-inline DType logit_type(DType type) { return type == DType::f64 ? DType::f64 : DType::f32; }
-
 inline std::int64_t slice_rows(std::int64_t rows, std::int64_t vocabulary) {
   const std::int64_t fitting = kSliceBytes / (4 * std::max<std::int64_t>(1, vocabulary));
   return std::min(rows, std::clamp(fitting, kFewestRows, kMostRows));
