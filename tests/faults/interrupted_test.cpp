@@ -52,6 +52,16 @@ TEST_F(Interrupted, AFlippedBitInACheckpointIsNotResumedFrom) {
   expect_failure(end_of(again), 4, {"optimizer.safetensors"});
 }
 
+TEST_F(Interrupted, ARunBeginsFromTheLastWholeCheckpointOfAnother) {
+  ASSERT_EQ(end_of(train("--run.steps 2 --run.checkpoint_every 1")).code, 0);
+  flip_bit(saved()[1] / "student.safetensors");
+  const JobEnd next =
+      end_of("train --config " + path("tiny.toml").string() + " --data.path " + dataset().string() +
+             " --model.init " + run().string() + " --run.steps 1 --run " + path("next").string());
+  EXPECT_EQ(next.code, 0) << next.errors;
+  EXPECT_TRUE(mentions(next.errors, {"checkpoint of step 2 is damaged and passed over"})) << next.errors;
+}
+
 TEST_F(Interrupted, AFullDiskLeavesTheLastCheckpointWhole) {
   Job job(train(kEndless));
   const std::vector<pid_t> ranks = job.ranks();
