@@ -91,7 +91,8 @@ void Trainer::learn(const Batch& batch, bool is_last) {
   });
 }
 
-StepReport Trainer::step(std::int64_t step, const std::function<Batch()>& next) {
+StepReport Trainer::step(std::int64_t step, const std::function<Batch()>& next,
+                         const std::function<void()>& meanwhile) {
   const auto parts = configuration_.parallel.accumulate;
   const Backend& backend = *context_.backend;
   StepReport report{.learning_rate = learning_rate_.at(step)};
@@ -103,6 +104,7 @@ StepReport Trainer::step(std::int64_t step, const std::function<Batch()>& next) 
     // A stretch for each part: a GPU runs the one while the next is captured.
     backend.captured(fmt::format("part {}", part), [&] { learn(batch, part + 1 == parts); });
   }
+  timed("data", meanwhile);
   report.loss = objective_.reduce();
   const ClippedGradients clipped = clip(model_);
   report.gradient_norm = clipped.norm;

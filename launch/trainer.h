@@ -31,8 +31,10 @@ class Trainer {
 
   /// Times operations from now on. @param profile  outlives the trainer
   void measure(Profile& profile) { profile_ = &profile; }
-  /// `next` yields the step's micro-batches. Collective.
-  StepReport step(std::int64_t step, const std::function<Batch()>& next);
+  /// `next` yields the step's micro-batches; `meanwhile` is called when all passes are queued, before
+  /// anything waits for them: a GPU has work then, and the host has time. Collective.
+  StepReport step(
+      std::int64_t step, const std::function<Batch()>& next, const std::function<void()>& meanwhile = [] {});
 
   AdamWOptimizer& optimizer() { return model_.optimizer; }
   /// Of the objective's companion, where it has one, otherwise null.

@@ -11,6 +11,7 @@
 #include "core/data/loader.h"
 #include "distributed/checkpoint_reader.h"
 #include "distributed/signals.h"
+#include "launch/batch_ahead.h"
 #include "launch/log.h"
 #include "launch/matrix_peak.h"
 #include "launch/metrics.h"
@@ -69,10 +70,17 @@ class Training {
     task_->start(start);
     Progress progress(terminal_progress("step", steps, start, world_.rank()));
     saved_at_ = start;
+    BatchAhead batches([this] { return task_->next(); },
+                       [this](Batch batch) { return task_->objective().bring(std::move(batch)); });
+    const bool on_gpu = context_.backend->memory().device().type == DeviceType::cuda;
     for (std::int64_t step = start; step < steps; ++step) {
       const double began = seconds_now();
       Batch last;
-      const StepReport report = trainer_.step(step, [&] { return last = task_->next(); });
+      const auto next = [&] { return last = batches.next(); };
+      const auto meanwhile = [&] {
+        if (on_gpu && step + 1 < steps) batches.bring();
+      };
+      const StepReport report = trainer_.step(step, next, meanwhile);
       if (report.skipped) {
         skip(step, last);
         continue;

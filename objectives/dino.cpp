@@ -27,12 +27,6 @@ ImageGroup globals_of(const ImageBatch& batch) {
   return {first.pixels.slice(0, kGlobalCrops * images), kGlobalCrops, first.side};
 }
 
-/// The pictures where teacher and student read them, brought there once for both.
-ImageBatch on_device(Memory& memory, ImageBatch batch) {
-  for (ImageGroup& group : batch.groups) group.pixels = bireme::on_device(memory, group.pixels);
-  return batch;
-}
-
 }  // namespace
 
 DinoObjective::DinoObjective(Options options, const Backend& backend, const Mesh& mesh, DinoNetwork& student,
@@ -61,8 +55,14 @@ void DinoObjective::begin(std::int64_t step) {
   student_.head().freeze_last_layer(settings_.freeze_last_layer);
 }
 
+Batch DinoObjective::bring(Batch batch) const {
+  for (ImageGroup& group : std::get<ImageBatch>(batch).groups)
+    group.pixels = on_device(backend_.memory(), group.pixels);
+  return batch;
+}
+
 Var DinoObjective::compute(Tape& tape, const Batch& any_batch) {
-  const ImageBatch batch = on_device(backend_.memory(), std::get<ImageBatch>(any_batch));
+  const auto batch = std::get<ImageBatch>(bring(any_batch));  // once, for teacher and student
   const int crops = crops_of(batch);
   // The teacher goes first: its activations are freed before the student needs memory.
   Tape no_tape(backend_, Tape::Mode::inference, tape.profile());

@@ -36,6 +36,7 @@ class DinoObjective final : public Objective {
                 DinoNetwork& teacher);
 
   ParameterSet& parameters() override { return student_.parameters(); }
+  Batch bring(Batch batch) const override;
   void begin(std::int64_t step) override;
   Var compute(Tape& tape, const Batch& batch) override;
   double reduce() override;

@@ -31,6 +31,10 @@ class Objective {
   /// value function; null: none.
   virtual TrainedNetwork* companion() { return nullptr; }
 
+  /// Brings there what compute() would otherwise fetch from the host. May be done while a GPU still works at
+  /// an earlier batch.
+  virtual Batch bring(Batch batch) const { return batch; }
+
   virtual void begin(std::int64_t step) = 0;
   /// This rank's share of the loss of the whole global batch: shares of ranks and micro-batches add up to it.
   virtual Var compute(Tape& tape, const Batch& batch) = 0;
