@@ -6,7 +6,7 @@
 namespace bireme::cuda {
 
 cudaError_t GraphRun::query() const {
-  switch (state_) {
+  switch (state_.load()) {
     case State::captured: return cudaErrorNotReady;
     case State::started: return cudaEventQuery(end_.get());
     case State::dropped: break;

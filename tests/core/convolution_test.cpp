@@ -37,8 +37,10 @@ TEST_P(Convolution, PatchesHoldTheirPixelsByChannelRowAndColumn) {
   // One picture of 2 channels, 5 × 4, pixel value = 100 · channel + 10 · row + column; patches of 2: the last
   // row is left out.
   const Tensor picture(host(), {1, 2, 5, 4}, DType::f32);
-  for (std::int64_t i = 0; i < 40; ++i)
-    picture.data<float>()[i] = static_cast<float>(100 * (i / 20) + 10 * (i % 20 / 4) + i % 4);
+  for (std::int64_t i = 0; i < 40; ++i) {
+    const std::int64_t value = 100 * (i / 20) + 10 * (i % 20 / 4) + i % 4;
+    picture.data<float>()[i] = static_cast<float>(value);
+  }
   Tape tape(backend(), Tape::Mode::inference);
   const Tensor y = on_host(extract_patches(tape, {Var(here(picture))}, 2, DType::f32).value());
   EXPECT_EQ(y.shape(), (Shape{4, 8}));
