@@ -66,19 +66,19 @@ std::unique_ptr<AnswerTrainingData> AnswerTrainingData::open(const Configuration
 }
 
 std::unique_ptr<PublishedLanguageModel> describe_answer_model(const Configuration& configuration,
-                                                              Communicator& tensor,
+                                                              const Mesh& mesh,
                                                               const AnswerDataset* dataset) {
   const auto& m = configuration.model;
   constexpr std::int64_t made_up = 4096;
   const std::int64_t tokens = dataset != nullptr ? dataset->manifest().vocabulary : made_up;
   std::unique_ptr<PublishedLanguageModel> model;
   if (!m.init.empty()) {
-    const std::filesystem::path folder = resolve_model_folder(m.init);
+    const std::filesystem::path folder = resolve_model_folder(m.init, mesh.world());
     if (const std::string found(model_type_of(folder).name); found != m.type)
       throw Error(ErrorKind::usage,
                   fmt::format("model.type is \"{}\", but the folder holds a {}", m.type, found), m.init,
                   fmt::format("set model.type to \"{}\"", found));
-    model = describe_language_model(folder, tensor);
+    model = describe_language_model(folder, mesh.tensor());
   } else {
     LanguageModelSettings settings = language_model_settings(configuration, tokens);
     if (dataset != nullptr) {
@@ -86,7 +86,7 @@ std::unique_ptr<PublishedLanguageModel> describe_answer_model(const Configuratio
       settings.begin_token = dataset->manifest().begin;
       settings.end_token = dataset->manifest().end;
     }
-    model = make_language_model(settings, tensor);
+    model = make_language_model(settings, mesh.tensor());
   }
   if (dataset != nullptr && model->model().vocabulary() < tokens)
     throw Error(ErrorKind::usage,

@@ -24,12 +24,11 @@ struct AnswerTrainingData {
 };
 
 /// A model of model.init's kind and sizes, or of the configuration's, that knows the dataset's tokens; not
-/// built.
+/// built. Collective.
 /// @param dataset  null for made-up data
 /// @throws Error (usage) where model.init is of another type, or knows fewer tokens
 std::unique_ptr<PublishedLanguageModel> describe_answer_model(const Configuration& configuration,
-                                                              Communicator& tensor,
-                                                              const AnswerDataset* dataset);
+                                                              const Mesh& mesh, const AnswerDataset* dataset);
 
 /// Log-probabilities of every answer of `count` records under a model, by record and answer; each data rank
 /// computes its share, all get the whole. Collective.

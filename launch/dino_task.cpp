@@ -97,7 +97,8 @@ void DinoTask::initialize() {
   ParameterSet& parameters = student_.parameters();
   parameters.initialize(static_cast<std::uint64_t>(configuration_.run.seed));
   if (!configuration_.model.init.empty()) {
-    const std::filesystem::path folder = resolve_model_folder(configuration_.model.init);
+    const std::filesystem::path folder =
+        resolve_model_folder(configuration_.model.init, context_.mesh->world());
     const PublishedVisionTransformer source = read_vision_transformer(folder);
     import_vision_transformer(folder, source, parameters, "backbone.");
     if (source.head) import_dino_head(folder, parameters, "head.", student_.head());

@@ -9,7 +9,7 @@ namespace bireme {
 Evaluation::Evaluation(const std::string& model, Communicator& world)
     : world_(world), context_(make_context({}, world)), alone_(make_single_process()) {
   if (model == "pixels") return;
-  loaded_ = load_vision_transformer(resolve_model_folder(model), context_.backend->memory(), *alone_);
+  loaded_ = load_vision_transformer(resolve_model_folder(model, world), context_.backend->memory(), *alone_);
 }
 
 EvaluationPictures Evaluation::pictures(const std::string& folder) const {

@@ -7,6 +7,7 @@
 
 #include "core/data/loader.h"
 #include "core/tensor/random.h"
+#include "distributed/agreement.h"
 #include "launch/checkpoint_files.h"
 #include "launch/model_folder.h"
 #include "objectives/evaluate/win_rate.h"
@@ -29,7 +30,7 @@ JudgeTask::JudgeTask(const Configuration& configuration, const Context& context,
     steps_ = data_->steps;
     tokenizer_ = data_->dataset.tokenizer();
   }
-  model_ = describe_answer_model(configuration, context.mesh->tensor(), data_ ? &data_->dataset : nullptr);
+  model_ = describe_answer_model(configuration, *context.mesh, data_ ? &data_->dataset : nullptr);
   ParameterSet& parameters = model_->model().parameters();
   const std::int64_t channels = model_->model().channels();
   // As reward models usually begin (Stiennon et al. 2020): scores of about one, whatever the width.
@@ -41,9 +42,11 @@ JudgeTask::JudgeTask(const Configuration& configuration, const Context& context,
                 {.master = DType::f32, .gradients = true, .bf16_copy = context.type == DType::bf16});
   parameters.initialize(static_cast<std::uint64_t>(configuration.run.seed));
   if (!configuration.model.init.empty()) {
-    const std::filesystem::path folder = resolve_model_folder(configuration.model.init);
+    const std::filesystem::path folder =
+        resolve_model_folder(configuration.model.init, context.mesh->world());
     model_->import(folder);
-    if (data == TaskData::real) base_ = hash_of_model(folder);
+    if (data == TaskData::real)
+      base_ = run_on_first(context.mesh->world(), [&] { return hash_of_model(folder); });
   }
   // It predicts no tokens. A head that shares the embedding's weights stays in use as these.
   Parameter& head = model_->model().head().weight();

@@ -36,7 +36,7 @@ Options& LanguageSession::declare_with_tensor(Options& options) {
 }
 
 LanguageSession::LanguageSession(const Options& options, Communicator& world)
-    : folder_(resolve_model_folder(options.path("model")).string()),
+    : folder_(resolve_model_folder(options.path("model"), world).string()),
       context_(make_context(configuration_of(options, world), world)),
       published_(open_language_model(folder_, context_.backend->memory(), context_.mesh->tensor(),
                                      {.gradients = false, .bf16_copy = context_.type == DType::bf16})) {

@@ -26,6 +26,8 @@ class LanguageSession {
   /// Ranks that hold the same part of the model and see other text, and those that share a model.
   Communicator& data() const { return context_.mesh->data(); }
   Communicator& tensor() const { return context_.mesh->tensor(); }
+  /// What --model names: of a run, the checkpoint that was its newest when the session was made.
+  const std::string& folder() const { return folder_; }
   const Backend& backend() const { return *context_.backend; }
   const LanguageModel& model() const { return published_->model(); }
   const PublishedLanguageModel& published() const { return *published_; }

@@ -97,7 +97,7 @@ void LanguageTask::initialize() {
   ParameterSet& parameters = model_->model().parameters();
   parameters.initialize(static_cast<std::uint64_t>(configuration_.run.seed));
   if (configuration_.model.init.empty()) return;
-  model_->import(resolve_model_folder(configuration_.model.init));
+  model_->import(resolve_model_folder(configuration_.model.init, context_.mesh->world()));
   parameters.refresh_bf16();
 }
 

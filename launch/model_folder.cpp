@@ -5,6 +5,7 @@
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/data/manifest.h"
+#include "distributed/agreement.h"
 #include "distributed/checkpoint_reader.h"
 
 namespace bireme {
@@ -57,6 +58,10 @@ fs::path resolve_model_folder(const fs::path& path) {
   const LatestCheckpoint found = find_model(path, Verify::checksums);
   for (const std::string& warning : found.warnings) log_warning("{}", warning);
   return found.folder;
+}
+
+fs::path resolve_model_folder(const fs::path& path, Communicator& world) {
+  return run_on_first(world, [&] { return resolve_model_folder(path).string(); });
 }
 
 fs::path find_model_folder(const fs::path& path) { return find_model(path, Verify::sizes).folder; }

@@ -2,6 +2,8 @@
 
 #include <filesystem>
 
+#include "distributed/communicator.h"
+
 namespace bireme {
 
 /// What a folder on the command line may be.
@@ -20,6 +22,8 @@ FolderKind folder_kind(const std::filesystem::path& path);
 /// or no
 ///         checkpoint of the run is whole
 std::filesystem::path resolve_model_folder(const std::filesystem::path& path);
+/// The same on all ranks; rank 0 reads and warns. Collective.
+std::filesystem::path resolve_model_folder(const std::filesystem::path& path, Communicator& world);
 
 /// The same for one that looks at the kind of the model alone: weights are not read, and nothing is logged.
 std::filesystem::path find_model_folder(const std::filesystem::path& path);

@@ -8,6 +8,7 @@
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/tensor/random.h"
+#include "distributed/agreement.h"
 #include "launch/checkpoint_files.h"
 #include "launch/model_folder.h"
 #include "launch/preference_options.h"
@@ -79,13 +80,14 @@ void PreferenceTask::open_data() {
 }
 
 std::unique_ptr<PublishedLanguageModel> PreferenceTask::make_model() const {
-  return describe_answer_model(configuration_, context_.mesh->tensor(), data_ ? &data_->dataset : nullptr);
+  return describe_answer_model(configuration_, *context_.mesh, data_ ? &data_->dataset : nullptr);
 }
 
 void PreferenceTask::initialize(PublishedLanguageModel& model) const {
   ParameterSet& parameters = model.model().parameters();
   parameters.initialize(static_cast<std::uint64_t>(configuration_.run.seed));
-  if (!configuration_.model.init.empty()) model.import(resolve_model_folder(configuration_.model.init));
+  if (!configuration_.model.init.empty())
+    model.import(resolve_model_folder(configuration_.model.init, context_.mesh->world()));
   parameters.refresh_bf16();
 }
 
@@ -135,8 +137,9 @@ void PreferenceTask::make_objective() {
       reference_->build(context_.backend->memory(), build_options(context_, false));
       initialize(*reference_);
     } else {
-      reference_ = open_language_model(resolve_model_folder(o.reference), context_.backend->memory(),
-                                       context_.mesh->tensor(), build_options(context_, false));
+      reference_ = open_language_model(resolve_model_folder(o.reference, context_.mesh->world()),
+                                       context_.backend->memory(), context_.mesh->tensor(),
+                                       build_options(context_, false));
     }
     networks.reference = &reference_->model();
   }
@@ -160,7 +163,7 @@ void PreferenceTask::compute_references() {
                      [this](std::int64_t i) { return read_mismatched(data_->dataset, i); });
     return;
   }
-  read_references(resolve_model_folder(folder), borrows);
+  read_references(resolve_model_folder(folder, context_.mesh->world()), borrows);
 }
 
 const LanguageModel& PreferenceTask::reference() {
@@ -168,8 +171,9 @@ const LanguageModel& PreferenceTask::reference() {
   if (folder.empty()) return model_->model();
   if (reference_) return reference_->model();
   if (!opened_reference_)
-    opened_reference_ = open_language_model(resolve_model_folder(folder), context_.backend->memory(),
-                                            context_.mesh->tensor(), build_options(context_, false));
+    opened_reference_ =
+        open_language_model(resolve_model_folder(folder, context_.mesh->world()), context_.backend->memory(),
+                            context_.mesh->tensor(), build_options(context_, false));
   return opened_reference_->model();
 }
 
@@ -181,12 +185,10 @@ void PreferenceTask::enter(const std::filesystem::path& run) {
 void PreferenceTask::read_references(const std::filesystem::path& folder, bool borrows) {
   Communicator& world = context_.mesh->world();
   // One rank reads the weights for the hash, once: that is slower than the disk.
-  std::string hash;
-  if (world.rank() == 0) {
+  const std::string hash = run_on_first(world, [&] {
     const auto known = evaluation_ ? evaluation_->reference_hash() : std::nullopt;
-    hash = known ? *known : hash_of_model(folder);
-  }
-  hash = world.broadcast_text(hash, 0);
+    return known ? *known : hash_of_model(folder);
+  });
   const auto score = [&](std::span<const AnswerRecord> records) {
     return score_answers(*context_.backend, reference(), records, {.type = context_.type});
   };

@@ -21,7 +21,6 @@ namespace bireme {
 
 namespace {
 
-namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 class WinRateCommand {
@@ -83,7 +82,7 @@ class WinRateCommand {
                  judges_->size() == 1 ? "" : "s");
     std::set<std::string> judged;
     if (world_.rank() == 0) {
-      judged.insert(hash_of_model(resolve_model_folder(options_.path("model"))));
+      judged.insert(hash_of_model(session_.folder()));
       if (!is_against_data()) judged.insert(hash_of_model(resolve_model_folder(options_.path("against"))));
     }
     judges_->require_independence(judged, options_.flag("allow-overlap"));
@@ -242,8 +241,7 @@ class WinRateCommand {
 
   /// A line for `plot ranking`.
   void append(const Json& result) const {
-    const fs::path folder = resolve_model_folder(options_.path("model"));
-    Json line{{"step", CheckpointManifest::read(folder).step}};
+    Json line{{"step", CheckpointManifest::read(session_.folder()).step}};
     line.update(result);
     std::ofstream file(options_.path("append"), std::ios::app);
     file << json_text(line) << '\n';

@@ -3,8 +3,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"
+#include "distributed/agreement.h"
 #include "launch/language_session.h"
-#include "launch/model_folder.h"
 #include "launch/progress.h"
 #include "objectives/reference_cache.h"
 
@@ -27,8 +27,7 @@ int run_prepare_reference(Arguments arguments) {
         AnswerDataset::open(options.path("data"), {AnswerKind::pairs, AnswerKind::feedback, AnswerKind::sft});
     session.require_vocabulary(data.manifest().vocabulary, options.text("data"));
     // One rank reads the weights for the hash; that is slower than the disk.
-    const std::string folder = resolve_model_folder(options.path("model")).string();
-    const std::string hash = world.broadcast_text(world.rank() == 0 ? hash_of_model(folder) : "", 0);
+    const std::string hash = run_on_first(world, [&] { return hash_of_model(session.folder()); });
     std::optional<Progress> bar;
     ReferenceCache::Options how{.replace = options.flag("force")};
     if (options.has("output")) how.folder = options.path("output");
@@ -49,7 +48,7 @@ int run_prepare_reference(Arguments arguments) {
                                                           {"records", cache.records()},
                                                           {"model_sha256", hash}}));
     else
-      fmt::print("log-probabilities of {} records under {} in {}\n", cache.records(), folder,
+      fmt::print("log-probabilities of {} records under {} in {}\n", cache.records(), session.folder(),
                  cache.folder().string());
     return 0;
   });
