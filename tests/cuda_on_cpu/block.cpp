@@ -38,7 +38,8 @@ std::string to_text(const Where& where) {
 }
 
 bool same(const Where& a, const Where& b) {
-  return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0;
+  return a.line() == b.line() && a.column() == b.column() &&
+         (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
 }
 
 /// Lanes of one warp that meet: complete when all of the mask have come, gone when all have read the values.

@@ -9,6 +9,7 @@
 
 #include "core/cuda/devices.h"
 #include "tests/cuda_on_cpu/block.h"
+#include "tests/cuda_on_cpu/host_blocks.h"
 #include "tests/cuda_on_cpu/launches.h"
 #include "tests/cuda_on_cpu/stream.h"
 
@@ -103,6 +104,7 @@ void enqueue_call(DeviceMemory& memory, const char* name, const PackedAttention&
   cuda_on_cpu::enqueue(memory.stream(), what, [aligned, work] {
     if (!aligned) throw cuda_on_cpu::Violation("cuDNN was given an address that 16 does not divide");
     ++cuda_on_cpu::launches().products;
+    const cuda_on_cpu::ClosedHost closed;
     work();
   });
 }

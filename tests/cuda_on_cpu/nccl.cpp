@@ -11,6 +11,7 @@
 
 #include "core/base/error.h"
 #include "distributed/shared_memory.h"
+#include "tests/cuda_on_cpu/host_blocks.h"
 #include "tests/cuda_on_cpu/stream.h"
 
 namespace {
@@ -72,6 +73,7 @@ struct ncclComm {
       if (fault == Fault::later) group->error = ncclSystemError;
       if (group->error != ncclSuccess) return;  // on a GPU it would hang until it is aborted
       try {
+        const cuda_on_cpu::ClosedHost closed;
         exchange(*group->transport);
       } catch (const bireme::Error&) {
         group->error = ncclRemoteError;
