@@ -8,6 +8,7 @@
 #include "core/base/error.h"
 #include "core/base/files.h"
 #include "core/base/log.h"
+#include "core/cuda/devices.h"
 #include "core/data/loader.h"
 #include "distributed/checkpoint_reader.h"
 #include "distributed/signals.h"
@@ -50,8 +51,7 @@ class Training {
                trainer_.companion_optimizer()},
         folder_(request.run, configuration_, request.resume, world) {
     open_log({.folder = folder_.path(), .rank = world.rank()});
-    if (world.rank() == 0)
-      for (const std::string& warning : configuration_warnings(configuration_)) log_warning("{}", warning);
+    if (world.rank() == 0) warn();
     task_->enter(folder_.path());
     start_ = request.resume ? resume() : std::nullopt;
     if (configuration_.run.profile) trainer_.measure(profile_);
@@ -105,6 +105,12 @@ class Training {
   }
 
  private:
+  void warn() const {
+    for (const std::string& warning : configuration_warnings(configuration_)) log_warning("{}", warning);
+    if (configuration_.run.device == "auto" && cuda::find_devices().count > 0)
+      log_warning("a GPU is here, but run.device \"auto\" takes the CPU: --run.device cuda takes the GPU");
+  }
+
   void require_shares() const {
     require_divisible_batch(configuration_.data.batch_size,
                             static_cast<int>(configuration_.parallel.accumulate),

@@ -159,6 +159,12 @@ TEST_P(CudaLanguageModel, AStepLaunchesAsManyKernelsAsTheDocumentationStates) {
   EXPECT_EQ(launches_of_a_step(words), stated.at(GetParam()));
 }
 
+TEST_F(CudaTraining, AGpuThatIsLeftAloneIsMentioned) {
+  const Outcome outcome = train(BIREME_CUDA_PROGRAM, "auto", "");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_TRUE(mentions(outcome.output, {"warning: a GPU is here", "--run.device cuda"})) << outcome.output;
+}
+
 TEST_F(CudaTraining, MoreRanksThanGpusIsRefused) {
   const Outcome two = train(BIREME_CUDA_PROGRAM, "two", "--run.device cuda",
                             "CUDA_ON_CPU_DEVICES=1 " + ranks(2).substr(ranks(2).find(' ')));
