@@ -133,6 +133,15 @@ TEST_P(Norm, LayerNormInFp32AndBf16AgreesWithFp64) {
   }
 }
 
+TEST_P(Norm, ManyRowsAndWideRowsAgreeWithFp64) {
+  // More rows than warps on a GPU; rows whose sums do not fit into the shared memory of a block.
+  for (const Shape& shape : {Shape{2300, 8}, Shape{2, 4200}}) {
+    SCOPED_TRACE(to_string(shape));
+    expect_agrees_with_double(backend(), residual_norm_case(shape, true), DType::f32, kNormTolerance);
+    expect_agrees_with_double(backend(), rms_norm_case(shape), DType::f32, kNormTolerance);
+  }
+}
+
 TEST_P(Norm, LayerNormIsExactAtALargeMean) {
   // Mean 1000, deviation 1: a one-pass variance in fp32 is wrong by tens of percent. 1000 itself is known to
   // 6e-5 here.

@@ -1,7 +1,7 @@
 #include "core/cuda/cuda_kernels.h"
 #include "core/ops/dispatch.h"
 #include "core/ops/norm/batch_norm_cuda.cuh"
-#include "core/ops/norm/layer_norm_cuda.cuh"
+#include "core/ops/norm/layer_norm_backward_cuda.cuh"
 #include "core/ops/norm/norm_kernels.h"
 #include "core/ops/norm/unit_norm_cuda.cuh"
 
