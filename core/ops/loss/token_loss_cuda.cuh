@@ -15,6 +15,23 @@ struct SoftCapOp {
   }
 };
 
+/// The largest so far, the first place where it stands, and Σ exp(x - largest), from one reading: rows of a
+/// large vocabulary, as many as blocks run, are more than L2 holds.
+template <class L>
+struct RunningExponentials {
+  L most = std::numeric_limits<L>::lowest(), total = 0;
+  std::int64_t place = 0;
+
+  __device__ void add(L x, std::int64_t c) {
+    const bool is_larger = x > most;
+    const L smaller = exp(is_larger ? most - x : x - most);
+    total = is_larger ? total * smaller + 1 : total + smaller;
+    if (!is_larger) return;
+    most = x;
+    place = c;
+  }
+};
+
 /// log Σ exp of each row, and the row's part of the loss.
 template <int Warps, class L>
 __global__ void __launch_bounds__(Warps* kWarp)
@@ -22,12 +39,10 @@ __global__ void __launch_bounds__(Warps* kWarp)
                              std::int64_t classes) {
   __shared__ L room[Warps];
   const L* x = logits + std::int64_t{blockIdx.x} * classes;
-  L most = std::numeric_limits<L>::lowest();
-  for (std::int64_t c = threadIdx.x; c < classes; c += Warps * kWarp) most = x[c] > most ? x[c] : most;
-  most = block_max<Warps>(most, room);
-  L total = 0;
-  for (std::int64_t c = threadIdx.x; c < classes; c += Warps * kWarp) total += exp(x[c] - most);
-  total = block_sum<Warps>(total, room);
+  RunningExponentials<L> own;
+  for (std::int64_t c = threadIdx.x; c < classes; c += Warps * kWarp) own.add(x[c], c);
+  const L most = block_max<Warps>(own.most, room),
+          total = block_sum<Warps>(own.total * exp(own.most - most), room);
   if (threadIdx.x != 0) return;
   const L log_sum = most + log(total);
   log_sum_exp[blockIdx.x] = log_sum;
@@ -87,28 +102,23 @@ struct TokenRows {
   double *maxima, *argmax, *sums, *target_logits;
 };
 
-/// Three passes over a row, the later two from L2. The first of the largest is found by the smallest of the
-/// places where it stands.
+/// The first of the largest is found by the smallest of the places where it stands.
 template <int Warps, class L>
 __global__ void __launch_bounds__(Warps* kWarp) token_statistics_kernel(TokenRows<L> a) {
   __shared__ L room[Warps];
   __shared__ double places[Warps];
   L* x = a.logits + std::int64_t{blockIdx.x} * a.columns;
-  L most = std::numeric_limits<L>::lowest();
+  RunningExponentials<L> own;
   for (std::int64_t c = threadIdx.x; c < a.columns; c += Warps * kWarp) {
     if (a.cap != 0) x[c] = a.cap * tanh(x[c] * (1 / a.cap));
-    most = x[c] > most ? x[c] : most;
+    own.add(x[c], c);
   }
-  most = block_max<Warps>(most, room);
-  L total = 0;
-  double nearest = -static_cast<double>(a.columns);
-  for (std::int64_t c = threadIdx.x; c < a.columns; c += Warps * kWarp) {
-    total += exp(x[c] - most);
-    if (x[c] == most && -static_cast<double>(c) > nearest) nearest = -static_cast<double>(c);
-  }
-  total = block_sum<Warps>(total, room);
-  nearest =
-      block_max<Warps>(nearest, places);  // and a barrier: x[target] may have been capped by another thread
+  const L most = block_max<Warps>(own.most, room),
+          total = block_sum<Warps>(own.total * exp(own.most - most), room);
+  const double place = -static_cast<double>(own.most == most ? own.place : a.columns);
+  const double nearest = block_max<Warps>(place, places);
+  // Another thread may have capped x[target]: there is a barrier in the sums of several warps.
+  if constexpr (Warps == 1) __syncwarp();
   if (threadIdx.x != 0) return;
   const std::int64_t token = a.targets[blockIdx.x], target = token - a.first;
   a.maxima[blockIdx.x] = most;

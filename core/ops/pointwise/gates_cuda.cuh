@@ -138,7 +138,7 @@ struct SkipGateOp {
   }
 };
 
-/// Entry by entry, and as column sums for dskip.
+/// Entry by entry; as column sums for dskip it does the entries on the way.
 template <class T>
 struct SkipGateGradientOp {
   using NeedsRegisters = void;  // or ptxas holds its sums to 32 and spills
@@ -169,6 +169,7 @@ struct SkipGateGradientOp {
   __device__ void add(std::int64_t row, std::int64_t column, Lane<T>* sums) const {
     const std::int64_t i = row * channels + column;
     sums[0] += load(dy + i) * silu(load(z + i)).value * load(u + i);
+    run<1>(i);
   }
 };
 

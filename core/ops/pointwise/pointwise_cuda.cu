@@ -225,14 +225,14 @@ class CudaPointwise final : public PointwiseKernels {
                                .skip = a.skip.data<Lane<T>>(),
                                .z = a.z.data<T>(),
                                .channels = a.h.channels()};
-      if (a.dskip) {
-        ColumnTargets<Lane<T>, 1> targets;
-        targets.set(0, a.dskip);
-        column_sums<SkipGateGradientOp<T>, Lane<T>>(memory_, op, a.h.rows(), op.channels, targets);
-      }
       if (a.dh) op.dh = a.dh.tensor.data<T>(), op.add_h = a.dh.accumulate;
       if (a.du) op.du = a.du.tensor.data<T>(), op.add_u = a.du.accumulate;
       if (a.dz) op.dz = a.dz.tensor.data<T>(), op.add_z = a.dz.accumulate;
+      if (a.dskip) {
+        ColumnTargets<Lane<T>, 1> targets;
+        targets.set(0, a.dskip);
+        return column_sums<SkipGateGradientOp<T>, Lane<T>>(memory_, op, a.h.rows(), op.channels, targets);
+      }
       run<kWidth<T>>(a.h.elements(), op.channels, op, op.dy, op.h, op.u, op.skip, op.z, op.dh, op.du, op.dz);
     });
   }

@@ -44,7 +44,7 @@ struct ShiftOp {
   }
 };
 
-/// dx entry by entry, and the dmu as sums over rows.
+/// The dmu as sums over rows, and dx entry by entry on the way.
 template <class T, int Mixed>
 struct ShiftGradientOp {
   static constexpr int kSums = Mixed;
@@ -53,23 +53,18 @@ struct ShiftGradientOp {
   T* dx;
   bool accumulate;
 
-  template <int N>
-  __device__ void run(std::int64_t i) const {
-    static_assert(N == 1);
-    const std::int64_t c = i % rows.channels;
-    const bool followed = rows.is_followed(i / rows.channels);
-    Lane<T> sum = 0;
-    for (int j = 0; j < Mixed; ++j) {
-      const Lane<T> rate = rows.mu[j][c];
-      sum += rate * load(dmixed[j] + i);
-      if (followed) sum += (1 - rate) * load(dmixed[j] + i + rows.channels);
-    }
-    contribute(dx + i, sum, accumulate);
-  }
   __device__ void add(std::int64_t row, std::int64_t c, Lane<T>* sums) const {
     const std::int64_t i = row * rows.channels + c;
     const Lane<T> step = load(rows.x + i) - rows.before(row, c);
-    for (int j = 0; j < Mixed; ++j) sums[j] += load(dmixed[j] + i) * step;
+    const bool followed = rows.is_followed(row);
+    Lane<T> total = 0;
+    for (int j = 0; j < Mixed; ++j) {
+      const Lane<T> rate = rows.mu[j][c], own = load(dmixed[j] + i);
+      sums[j] += own * step;
+      total += rate * own;
+      if (followed) total += (1 - rate) * load(dmixed[j] + i + rows.channels);
+    }
+    if (dx != nullptr) contribute(dx + i, total, accumulate);
   }
 };
 
@@ -144,15 +139,12 @@ class CudaTokenShift final : public TokenShiftKernels {
           op.dmixed[i] = a.dmixed[i].data<T>();
           targets.set(static_cast<int>(i), a.dmu[i]);
         }
+        if (a.dx) op.dx = a.dx.tensor.data<T>();
         column_sums<ShiftGradientOp<T, kMixed>, Lane<T>>(memory_, op, a.x.rows(), a.x.channels(), targets);
-        if (a.dbefore) {
-          ShiftBeforeOp<T, kMixed> first{op.rows, {}, a.dbefore.tensor.data<T>(), a.dbefore.accumulate};
-          for (std::size_t j = 0; j < a.dmixed.size(); ++j) first.dmixed[j] = a.dmixed[j].data<T>();
-          elementwise<1>(memory_.stream(), a.dbefore.tensor.elements(), false, first);
-        }
-        if (!a.dx) return;
-        op.dx = a.dx.tensor.data<T>();
-        elementwise<1>(memory_.stream(), a.x.elements(), false, op);
+        if (!a.dbefore) return;
+        ShiftBeforeOp<T, kMixed> first{op.rows, {}, a.dbefore.tensor.data<T>(), a.dbefore.accumulate};
+        for (std::size_t j = 0; j < a.dmixed.size(); ++j) first.dmixed[j] = a.dmixed[j].data<T>();
+        elementwise<1>(memory_.stream(), a.dbefore.tensor.elements(), false, first);
       });
     });
   }
