@@ -23,11 +23,9 @@ void elementwise(cudaStream_t stream, std::int64_t count, bool packs, const Op& 
   constexpr std::int64_t kMostBlocks = 132 * 16;  // two waves of eight blocks on each processor of an H100
   const std::int64_t items = packs ? count / Width : count;
   const Grid grid{{to_unsigned(std::min(ceil_div(items, kElementThreads), kMostBlocks))}, {kElementThreads}};
-  if (packs) {
-    launch(stream, grid, elementwise_kernel<Width, Op>, op, count);
-  } else {
-    launch(stream, grid, elementwise_kernel<1, Op>, op, count);
-  }
+  with_packs<Width>(packs, [&](auto width) {
+    launch(stream, grid, elementwise_kernel<decltype(width)::value, Op>, op, count);
+  });
 }
 
 }  // namespace bireme::cuda

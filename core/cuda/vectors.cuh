@@ -130,6 +130,16 @@ bool fits_packs(std::int64_t row, int width, const T*... addresses) {
   return row % width == 0 && ((reinterpret_cast<std::uintptr_t>(addresses) % 16 == 0) && ...);
 }
 
+/// Calls f(constant of the numbers that a thread takes at a time): N where packs fit, else 1.
+template <int N, class F>
+void with_packs(bool fit, F&& f) {
+  if (fit) {
+    f(std::integral_constant<int, N>{});
+  } else {
+    f(std::integral_constant<int, 1>{});
+  }
+}
+
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline unsigned to_unsigned(std::int64_t x) { return static_cast<unsigned>(x); }
 

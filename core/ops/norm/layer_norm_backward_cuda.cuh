@@ -149,18 +149,13 @@ struct NormParameterOp {
   }
 };
 
-/// Calls f(constant of the numbers of a pack).
 template <class X, class Y, class F>
-void with_norm_packs(const NormGradient<X, Y>& a, F&& f) {
+void with_packs_of(const NormGradient<X, Y>& a, F&& f) {
   constexpr int N = kWidth<X, Y>;
-  if (fits_packs(a.width, N, a.dy, a.x, a.gain, a.direct, a.dx, a.dbranch)) {
-    f(std::integral_constant<int, N>{});
-  } else {
-    f(std::integral_constant<int, 1>{});
-  }
+  with_packs<N>(fits_packs(a.width, N, a.dy, a.x, a.gain, a.direct, a.dx, a.dbranch), f);
 }
 
-/// Columns of the sums of a block, in shared memory.
+/// Shared memory of a block, in which it sums.
 template <int K, class L>
 std::int64_t norm_sums_bytes(std::int64_t columns) {
   return std::int64_t{kNormWarps} * K * columns * static_cast<std::int64_t>(sizeof(L));
@@ -178,7 +173,7 @@ void run_norm_backward_sums(DeviceMemory& memory, const NormGradient<X, Y>& a, c
   const Tensor partials(memory, {blocks, K, columns}, TypeOf<L>::value);
   const Grid grid{
       {to_unsigned(blocks)}, {kNormWarps * kWarp}, static_cast<std::size_t>(norm_sums_bytes<K, L>(columns))};
-  with_norm_packs(a, [&](auto width) {
+  with_packs_of(a, [&](auto width) {
     launch(memory.stream(), grid, norm_backward_sums_kernel<decltype(width)::value, K, X, Y>, a,
            tokens_of_block, partials.data<L>());
   });
@@ -208,7 +203,7 @@ void run_norm_backward(DeviceMemory& memory, const NormGradient<X, Y>& a, const 
   }
   if (!moves) return;
   const Grid grid{{to_unsigned(ceil_div(a.rows, kNormWarps))}, {kNormWarps * kWarp}};
-  with_norm_packs(a, [&](auto width) {
+  with_packs_of(a, [&](auto width) {
     launch(memory.stream(), grid, norm_backward_kernel<decltype(width)::value, X, Y>, a);
   });
 }

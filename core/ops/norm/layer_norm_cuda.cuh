@@ -91,11 +91,9 @@ void run_norm(DeviceMemory& memory, const NormArguments<X, Y>& a) {
   if (a.rows == 0) return;
   const Grid grid{{to_unsigned(ceil_div(a.rows, kNormWarps))}, {kNormWarps * kWarp}};
   constexpr int N = kWidth<X, Y>;
-  if (fits_packs(a.width, N, a.x, a.branch, a.x_sum, a.gain, a.bias, a.y)) {
-    launch(memory.stream(), grid, norm_kernel<N, X, Y>, a);
-  } else {
-    launch(memory.stream(), grid, norm_kernel<1, X, Y>, a);
-  }
+  with_packs<N>(fits_packs(a.width, N, a.x, a.branch, a.x_sum, a.gain, a.bias, a.y), [&](auto width) {
+    launch(memory.stream(), grid, norm_kernel<decltype(width)::value, X, Y>, a);
+  });
 }
 
 }  // namespace bireme::cuda
